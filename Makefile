@@ -1,0 +1,43 @@
+# Everything runs in .venv, which the first target that needs it makes; a later call finds the stamp and
+# installs nothing, unless pyproject.toml or constraints.txt is newer.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# CartPole draws into memory; without a screen SDL has to be told that there is none.
+ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
+export SDL_VIDEODRIVER ?= dummy
+endif
+
+.PHONY: book serve test lint results clean
+
+book: $(STAMP)
+	$(BIN)/jupyter-book build book $(BOOK_FLAGS)
+	@echo "Open $(CURDIR)/_build/html/index.html, or run 'make serve' and open http://127.0.0.1:8000"
+
+serve: $(STAMP)
+	@test -f _build/html/index.html || $(MAKE) book
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+test: $(STAMP)
+	$(BIN)/pytest
+	$(BIN)/pytest --nbmake book
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
+
+results: $(STAMP)
+	$(BIN)/python -m recdqn.record
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+
+# pygame, the drawing library, has no build for Python 3.14 yet. The stamp comes last: an interrupted
+# installation leaves none, and the next call carries on.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	  echo "recdqn needs Python 3.11, 3.12 or 3.13 and found '$$($(PYTHON) --version 2>&1)': install one and name it, as in 'make $(MAKECMDGOALS) PYTHON=python3.11'" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[book,test]'
+	@touch $@
