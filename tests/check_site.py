@@ -1,10 +1,11 @@
-"""Check a built book: every entry of the table of contents has a page, and no page shows a failed cell.
+"""Check a built book: every entry of the contents has a page, no cell failed, every picture has alt text.
 
 Run as ``python tests/check_site.py book/_toc.yml _build/html``; it prints a line for each problem.
 """
 
 import sys
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 import yaml
@@ -27,6 +28,23 @@ def toc_documents(node: object) -> Iterator[str]:
             yield from toc_documents(item)
 
 
+class Images(HTMLParser):
+    """Collects the images that have no alt text; for a cell's figure without one Sphinx puts the file's path."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.without_alt: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at one tag."""
+        if tag == "img":
+            given = dict(attrs)
+            alt, source = (given.get("alt") or "").strip(), given.get("src") or ""
+            if not alt or Path(alt).name == Path(source).name:
+                self.without_alt.append(source[:80])
+
+
 def problems(toc: Path, site: Path) -> list[str]:
     """What is wrong with the site built from this table of contents, one line each."""
     documents = list(toc_documents(yaml.safe_load(toc.read_text(encoding="utf-8"))))
@@ -36,6 +54,8 @@ def problems(toc: Path, site: Path) -> list[str]:
     for page in sorted(site.rglob("*.html")):
         text = page.read_text(encoding="utf-8")
         found += [f"{page}: holds {mark!r}" for mark in FAILURE_MARKS if mark in text]
+        article = text.partition("<article")[2].partition("</article>")[0]  # leaves out the theme's own logo
+        found += [f"{page}: no alt text for {source}" for source in Images(article).without_alt]
     return found
 
 

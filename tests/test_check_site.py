@@ -58,6 +58,14 @@ def test_failed_cell(site, mark):
     assert status == 1 and len(lines) == 1 and lines[0].startswith(f"{page}: holds")
 
 
+@pytest.mark.parametrize("alt", ["", 'alt=""', 'alt="../_images/9f.png"'])
+def test_image_without_alt_text(site, alt):
+    page = site / "html" / "intro.html"
+    pictures = f'<img alt="A pole" src="_images/9e.png"/><img {alt} src="_images/9f.png"/>'
+    page.write_text(f'<img alt="" src="logo.svg"/><article class="bd-article">{pictures}</article>')
+    assert check(site) == (1, [f"{page}: no alt text for _images/9f.png"])
+
+
 def test_empty_table_of_contents(site):
     (site / "_toc.yml").write_text("format: jb-book\n")
     assert check(site)[0] == 1
