@@ -29,7 +29,7 @@ def toc_documents(node: object) -> Iterator[str]:
 
 
 class Images(HTMLParser):
-    """Collects the images that have no alt text; for a cell's figure without one Sphinx puts the file's path."""
+    """Collects images without alt text; for a cell's figure without one Sphinx puts the file's path."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
