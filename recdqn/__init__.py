@@ -1,0 +1,24 @@
+"""recdqn: recurrent DQN with TorchRL; the package behind the book, one module per chapter."""
+
+from recdqn.checkpoint import load_checkpoint, save_checkpoint
+from recdqn.config import Config, Profile
+from recdqn.envs import make_env
+from recdqn.evaluate import evaluate
+from recdqn.loss import RecurrentDQNLoss
+from recdqn.policy import make_policy
+from recdqn.replay import make_collector, make_replay_buffer
+from recdqn.train import train
+
+__all__ = [
+    "Config",
+    "Profile",
+    "RecurrentDQNLoss",
+    "evaluate",
+    "load_checkpoint",
+    "make_collector",
+    "make_env",
+    "make_policy",
+    "make_replay_buffer",
+    "save_checkpoint",
+    "train",
+]

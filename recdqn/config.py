@@ -1,0 +1,273 @@
+"""Every number of the project: configurations, presets and run profiles (all chapters).
+
+Values marked [drqn] follow Hausknecht & Stone (2015), [dqn] Mnih et al. (2015), [r2d2] Kapturowski et al. (2019);
+the others were chosen by the runs recorded in ``results/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+ENV_ID = "CartPole-v1"
+MAX_RETURN = 500  # environment steps: CartPole-v1's time limit, and the most there is to gain
+
+
+class UserError(Exception):
+    """Input that cannot be used; the message is one line for a person, and the command line exits with 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting that cannot be used: the message names it, what was expected, and what to try."""
+
+
+def _number(default: float | tuple, low: float, high: float = math.inf) -> Any:
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+class _Checked:
+    """Checks every field of a configuration against its range or its list of choices."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            value, choices = getattr(self, f.name), get_args(hints[f.name])
+            if getattr(hints[f.name], "__origin__", None) is Literal and value not in choices:
+                raise ConfigError(f"{f.name}={value!r}: choose one of {', '.join(map(repr, choices))}")
+            if "low" not in f.metadata:
+                continue
+            low, high = f.metadata["low"], f.metadata["high"]
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, bool) or not isinstance(item, int | float) or not low <= item <= high:
+                    top = "" if high == math.inf else f" and at most {high:g}"
+                    raise ConfigError(f"{f.name}={item!r}: expected a number of at least {low:g}{top}")
+
+
+@dataclass(frozen=True)
+class EnvConfig(_Checked):
+    """CartPole seen through transforms (chapter 1).
+
+    Attributes:
+        observation: ``"masked"`` (cart position and pole angle, no velocities) or ``"pixels"`` (grey pictures).
+        num_envs: environments that step together; 1 gives an environment without a batch dimension.
+        image_size: height and width of the picture, in pixels.
+        loc, scale: the network sees ``scale * observation + loc``; one entry each, or one for every entry of
+            the observation.
+        reward_scale: factor on the reward. 0.01 makes the discounted sum of CartPole's rewards at most 1.
+    """
+
+    observation: Literal["masked", "pixels"] = "masked"
+    num_envs: int = _number(8, 1)
+    image_size: int = _number(84, 36)
+    loc: tuple[float, ...] = (0.0, 0.0)
+    scale: tuple[float, ...] = (2.0, 20.0)
+    reward_scale: float = _number(0.01, 0.0)
+
+
+@dataclass(frozen=True)
+class PolicyConfig(_Checked):
+    """Features, memory, Q-values and exploration (chapter 2).
+
+    Attributes:
+        cell: ``"lstm"`` or ``"gru"``.
+        hidden_size: units of the recurrent layer.
+        features: units of the layer before the memory (masked observations; pictures are flattened instead).
+        channels, kernels, strides: the convolutions for pictures, one entry per layer.
+        head: units of the hidden layer between the memory and the Q-values.
+        initial_value: the last bias, so what every Q-value starts near. ``reward / (1 - gamma)`` is the value of
+            an episode that never ends; starting there spares the network the climb.
+        eps_start, eps_end: share of random actions at the beginning, and from ``eps_frames`` on.
+        eps_frames: environment steps over which the share of random actions falls in a straight line.
+    """
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    hidden_size: int = _number(128, 1)
+    features: int = _number(64, 1)
+    channels: tuple[int, ...] = _number((16, 32, 32), 1)
+    kernels: tuple[int, ...] = _number((8, 4, 3), 1)
+    strides: tuple[int, ...] = _number((4, 2, 1), 1)
+    head: int = _number(64, 1)
+    initial_value: float = 1.0
+    eps_start: float = _number(1.0, 0.0, 1.0)
+    eps_end: float = _number(0.02, 0.0, 1.0)
+    eps_frames: int = _number(8_000, 1)
+
+
+@dataclass(frozen=True)
+class LossConfig(_Checked):
+    """The recurrent Q-learning loss (chapter 4).
+
+    Attributes:
+        gamma: discount per environment step [dqn].
+        n_steps: rewards that are summed before the target bootstraps, in environment steps [r2d2].
+        double_dqn: whether the online network picks the action that the target network values.
+        tau: share of the online weights that moves into the target network at each update.
+    """
+
+    gamma: float = _number(0.99, 0.0, 1.0)
+    n_steps: int = _number(5, 1)
+    double_dqn: bool = True
+    tau: float = _number(0.01, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ReplayConfig(_Checked):
+    """Storage and sampling (chapter 5).
+
+    Attributes:
+        capacity: transitions kept on disk.
+        slice_len: environment steps of one slice; a shorter episode gives a shorter slice.
+        slices: slices in a batch.
+    """
+
+    capacity: int = _number(60_000, 1)
+    slice_len: int = _number(20, 1)
+    slices: int = _number(32, 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Checked):
+    """The loop (chapter 5).
+
+    Attributes:
+        total_frames: environment steps in all, over all environments.
+        frames_per_batch: environment steps per collection, over all environments.
+        warmup_frames: environment steps before the first update.
+        updates: gradient steps per collection.
+        learning_rate, final_learning_rate: of Adam, at the first and the last frame, in a straight line between.
+        max_grad_norm: a longer gradient is scaled down to this norm.
+        eval_every: collections between two evaluations.
+        eval_episodes: greedy episodes per evaluation.
+        solved_return: training stops when an evaluation and then ``solved_episodes`` more greedy episodes
+            reach this mean return.
+        solved_episodes: greedy episodes of the confirmation.
+    """
+
+    total_frames: int = _number(60_000, 1)
+    frames_per_batch: int = _number(64, 1)
+    warmup_frames: int = _number(1_024, 0)
+    updates: int = _number(16, 1)
+    learning_rate: float = _number(1e-3, 0.0, 1.0)
+    final_learning_rate: float = _number(1e-4, 0.0, 1.0)
+    max_grad_norm: float = _number(10.0, 0.0)
+    eval_every: int = _number(50, 1)
+    eval_episodes: int = _number(20, 1)
+    solved_return: float = _number(475.0, 0.0)
+    solved_episodes: int = _number(100, 1)
+
+
+@dataclass(frozen=True)
+class Config(_Checked):
+    """Everything a run needs (all chapters): ``Config.preset("masked-cartpole", seed=0)``.
+
+    Attributes:
+        name: the preset it came from.
+        seed: of every random number in a run.
+        device: where networks and batches live, for example ``"cpu"`` or ``"cuda"``.
+        threads: PyTorch's threads while training; one is often faster than two for networks this small.
+        env, policy, loss, replay, train: the parts.
+    """
+
+    name: str = "masked-cartpole"
+    seed: int = _number(0, 0)
+    device: str = "cpu"
+    threads: int = _number(1, 1)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @staticmethod
+    def preset(name: str, seed: int = 0) -> Config:
+        """Return the preset ``name`` with its seed.
+
+        Raises:
+            ConfigError: for an unknown name (the message lists the known ones) or a negative seed.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return dataclasses.replace(PRESETS[name], name=name, seed=seed)
+
+    def replace(self, **parts: Any) -> Config:
+        """Return a copy with other values; a dictionary changes fields of a part: ``replace(train={"updates": 8})``."""
+        for key, value in parts.items():
+            if isinstance(value, dict):
+                parts[key] = dataclasses.replace(getattr(self, key), **value)
+        return dataclasses.replace(self, **parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries of plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Config:
+        """Rebuild a configuration from :meth:`to_dict` (JSON's lists become tuples again)."""
+        parts = {"env": EnvConfig, "policy": PolicyConfig, "loss": LossConfig, "replay": ReplayConfig,
+                 "train": TrainConfig}  # fmt: skip
+        try:
+            built = {k: v if k not in parts else parts[k](**{n: tuple(x) if isinstance(x, list) else x
+                                                             for n, x in v.items()})
+                     for k, v in values.items()}  # fmt: skip
+            return Config(**built)
+        except TypeError as error:
+            raise ConfigError(f"not a configuration of this version of recdqn: {error}") from None
+
+
+PRESETS: dict[str, Config] = {
+    "masked-cartpole": Config(),
+    "pixel-cartpole": Config(
+        # a white picture with a dark cart: 1 - pixels puts the background at 0
+        env=EnvConfig(observation="pixels", loc=(1.0,), scale=(-1.0,)),
+        train=TrainConfig(learning_rate=3e-4, eval_episodes=10),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much the book runs: set by the variable ``RECDQN_PROFILE`` (all chapters).
+
+    Attributes:
+        name: ``"smoke"``, ``"book"`` or ``"full"``.
+        masked_frames, pixel_frames: the most environment steps that a chapter trains on each preset.
+        eval_episodes: greedy episodes per evaluation.
+        updates: gradient steps in a cell that only shows an update.
+        samples: random steps in a cell that measures something about the environment.
+        repeats: repetitions in a cell that measures time.
+    """
+
+    name: str
+    masked_frames: int
+    pixel_frames: int
+    eval_episodes: int
+    updates: int
+    samples: int
+    repeats: int
+
+    @staticmethod
+    def current() -> Profile:
+        """Return the profile that ``RECDQN_PROFILE`` names; ``book`` where it is not set."""
+        name = os.environ.get("RECDQN_PROFILE", "book")
+        if name not in PROFILES:
+            raise ConfigError(f"RECDQN_PROFILE={name!r}: choose one of {', '.join(PROFILES)}")
+        return PROFILES[name]
+
+    def cut(self, cfg: Config) -> Config:
+        """Return ``cfg`` shortened to what this profile runs."""
+        frames = self.pixel_frames if cfg.env.observation == "pixels" else self.masked_frames
+        train = dataclasses.replace(cfg.train, total_frames=min(frames, cfg.train.total_frames),
+                                    eval_episodes=min(self.eval_episodes, cfg.train.eval_episodes))  # fmt: skip
+        return dataclasses.replace(cfg, train=train)
+
+
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile("smoke", masked_frames=1_280, pixel_frames=1_152, eval_episodes=2, updates=2, samples=500, repeats=2),
+    "book": Profile("book", masked_frames=60_000, pixel_frames=2_048, eval_episodes=20, updates=100, samples=2_000,
+                    repeats=10),
+    "full": Profile("full", masked_frames=60_000, pixel_frames=60_000, eval_episodes=20, updates=100, samples=2_000,
+                    repeats=20),
+}  # fmt: skip

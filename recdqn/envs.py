@@ -1,0 +1,86 @@
+"""Environments seen through transforms (chapter 1): pixel CartPole, and CartPole without velocities."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+from torchrl.envs import (
+    Compose,
+    GrayScale,
+    GymEnv,
+    GymWrapper,
+    InitTracker,
+    ObservationNorm,
+    Resize,
+    RewardScaling,
+    SerialEnv,
+    StepCounter,
+    ToTensorImage,
+    TransformedEnv,
+    UnaryTransform,
+)
+from torchrl.envs.common import EnvBase
+
+from recdqn.config import ENV_ID, EnvConfig
+
+VISIBLE = [0, 2]  # of CartPole's cart position, cart velocity, pole angle and pole's angular velocity
+
+
+def hide_velocities(observation: Tensor) -> Tensor:
+    """Keep the cart's position and the pole's angle: ``[..., 4]`` becomes ``[..., 2]``."""
+    return observation[..., VISIBLE]
+
+
+def make_env(cfg: EnvConfig) -> TransformedEnv:
+    """Build CartPole with its transforms; the statistics are set, the specs are those of the transformed env.
+
+    The observation is ``"observation"`` of shape ``[..., 2]`` when masked and ``"pixels"`` of shape
+    ``[..., 1, size, size]`` otherwise, float32. ``"is_init"`` and ``"step_count"`` are ``[..., 1]``. The batch size is
+    ``[num_envs]``, or empty for one environment. An episode ends when the pole falls (``"terminated"``) or after
+    500 steps (``"truncated"``).
+
+    Example:
+        >>> env = make_env(EnvConfig(num_envs=1))
+        >>> env.rollout(3)["observation"].shape
+        torch.Size([3, 2])
+    """
+    if cfg.observation == "pixels":
+        prepare_display()
+        key = "pixels"
+        see = [ToTensorImage(in_keys=[key]), GrayScale(in_keys=[key]), Resize(cfg.image_size, in_keys=[key])]
+    else:
+        key = "observation"
+        see = [UnaryTransform(in_keys=[key], out_keys=[key], fn=hide_velocities)]
+    loc, scale = torch.tensor(cfg.loc), torch.tensor(cfg.scale)
+    normalise = ObservationNorm(loc, scale, in_keys=[key])
+    return TransformedEnv(
+        _base_env(cfg),
+        Compose(*see, normalise, RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker()),
+    )
+
+
+def _base_env(cfg: EnvConfig) -> EnvBase:
+    pixels = cfg.observation == "pixels"
+    if cfg.num_envs == 1:
+        return GymEnv(ENV_ID, from_pixels=pixels)
+    if pixels:
+        return SerialEnv(cfg.num_envs, lambda: GymEnv(ENV_ID, from_pixels=True))
+    # One vectorised Gymnasium environment costs TorchRL one step where SerialEnv costs num_envs of them.
+    disabled = gym.vector.AutoresetMode.DISABLED
+    return GymWrapper(
+        gym.make_vec(
+            ENV_ID, cfg.num_envs, vectorization_mode="sync", vector_kwargs={"autoreset_mode": disabled}
+        )
+    )
+
+
+def prepare_display() -> None:
+    """Let pygame draw where there is no screen (Linux without a display), unless the reader chose a driver."""
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

@@ -1,0 +1,128 @@
+"""The recurrent Q-learning loss (chapter 4)."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule, dispatch
+from torch import Tensor
+from torchrl.objectives import DQNLoss, distance_loss
+
+from recdqn.config import UserError
+
+
+class RecurrentDQNLoss(DQNLoss):
+    r"""Q-learning on slices of episodes, without memory leaking from one slice into another (chapter 4).
+
+    For step :math:`t` of a slice with observations :math:`o_0, \dots, o_T` and stored recurrent state :math:`s_0`, the
+    online and the target network each read :math:`o_0, \dots, o_T` once, from :math:`s_0`, carrying states of their own:
+
+    .. math::
+
+        y_t = \sum_{k=0}^{m-1} \gamma^k r_{t+k} + \gamma^m (1 - d_{t+m-1})\, Q_{\text{target}}(o_{0..t+m}, a^*),
+
+    where :math:`m` is ``n_steps``, or less where the slice ends first, :math:`d` is "terminated" (a time limit does not
+    stop the bootstrap), and :math:`a^*` is the best action of the online network (``double_dqn``) or of the target network.
+    The loss is the mean over all steps of the distance between :math:`Q(o_{0..t}, a_t)` and :math:`y_t`.
+
+    The recurrence and the stored state follow :cite:t:`kapturowski2019recurrent`, the double estimator
+    :cite:t:`vanhasselt2016deep`.
+
+    Args:
+        value_network: the policy without exploration, such as ``make_policy(...)[:-1]``; it must read ``"is_init"``.
+
+    Keyword Args:
+        gamma: discount per environment step.
+        n_steps: rewards summed before the bootstrap, in environment steps.
+        double_dqn: whether the online network picks the action.
+        kwargs: everything else that :class:`torchrl.objectives.DQNLoss` takes.
+
+    The input is the flat batch ``[N]`` of :class:`torchrl.data.SliceSampler`, or ``[B, T]`` with one slice per row. Every
+    true ``"is_init"``, every row, and every step after a done one starts a slice from the state stored there.
+    ``"td_error"`` (the squared error of each step, ``[..., 1]``) is written into the input, for priorities.
+
+    Raises:
+        UserError: if ``value_network`` has no recurrent layer.
+    """
+
+    def __init__(
+        self,
+        value_network: TensorDictModule,
+        *,
+        gamma: float = 0.99,
+        n_steps: int = 1,
+        double_dqn: bool = True,
+        **kwargs,
+    ) -> None:
+        if "is_init" not in value_network.in_keys:
+            raise UserError(
+                "value_network has no memory: it does not read 'is_init'; put an LSTMModule or a GRUModule in it, "
+                "or use torchrl's DQNLoss"
+            )
+        super().__init__(value_network, double_dqn=double_dqn, **kwargs)
+        self.register_buffer("gamma", torch.tensor(gamma))
+        self.n_steps = n_steps
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Return ``"loss"`` for a batch of slices, and write ``"td_error"`` into it."""
+        batch = tensordict.reshape(-1)  # [N]
+        start, end = self._edges(tensordict)
+        sequence, index = self._with_last_observation(batch, start, end)  # [N + slices]
+
+        with self.value_network_params.to_module(self.value_network):
+            value = self.value_network(sequence.copy())[self.tensor_keys.action_value]
+        with torch.no_grad(), self.target_value_network_params.to_module(self.value_network):
+            target_value = self.value_network(sequence.copy())[self.tensor_keys.action_value]
+        best = (value if self.double_dqn else target_value).argmax(-1, keepdim=True)
+        bootstrap = target_value.gather(-1, best).squeeze(-1)  # [N + slices]
+
+        action = batch[self.tensor_keys.action]
+        if self.action_space != "categorical":
+            action = action.long().argmax(-1)
+        chosen = value[index].gather(-1, action.reshape(-1, 1)).squeeze(-1)  # [N]
+        target = self._target(batch, end, index, bootstrap)
+
+        error = (chosen.detach() - target).square()
+        tensordict.set(self.tensor_keys.priority, error.reshape(*tensordict.shape, 1))
+        loss = distance_loss(chosen, target, self.loss_function).reshape(tensordict.shape)
+        weights = tensordict.get(self.tensor_keys.priority_weight, None)
+        return TensorDict(loss=self._reduce_loss(loss, tensordict=tensordict, weights=weights))
+
+    def _edges(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """Mark the first and the last step of every slice, each ``[N]``."""
+        start = tensordict["is_init"].reshape(tensordict.shape).clone()
+        start[..., 0] = True
+        start = start.reshape(-1)
+        done = tensordict["next", self.tensor_keys.done].reshape(-1)
+        start[1:] |= done[:-1]
+        end = torch.ones_like(start)
+        end[:-1] = start[1:]
+        return start, end
+
+    def _with_last_observation(
+        self, batch: TensorDictBase, start: Tensor, end: Tensor
+    ) -> tuple[TensorDictBase, Tensor]:
+        """Put each slice's last next-observation behind it; return that ``[N + slices]`` and where the ``N`` went."""
+        keys = self.value_network.in_keys
+        roots = batch.select(*keys)
+        roots["is_init"] = start.reshape(roots["is_init"].shape)
+        last = batch[end].select(*keys)
+        last.update(batch[end]["next"].select(*keys, strict=False))
+        last["is_init"] = torch.zeros_like(last["is_init"])
+        index = torch.arange(len(start), device=start.device) + start.cumsum(0) - 1
+        order = torch.cat([index, index[end] + 1]).argsort()
+        return torch.cat([roots, last])[order], index
+
+    def _target(self, batch: TensorDictBase, end: Tensor, index: Tensor, bootstrap: Tensor) -> Tensor:
+        """Sum up to ``n_steps`` rewards inside the slice, then bootstrap: ``[N]``."""
+        reward = batch["next", self.tensor_keys.reward].reshape(-1)
+        terminated = batch["next", self.tensor_keys.terminated].reshape(-1)
+        step = torch.arange(len(reward), device=reward.device)
+        target, discount = reward.clone(), torch.full_like(reward, float(self.gamma))
+        for _ in range(self.n_steps - 1):
+            more = ~end[step]
+            step = step + more
+            target = torch.where(more, target + discount * reward[step], target)
+            discount = torch.where(more, discount * self.gamma, discount)
+        return target + discount * torch.where(terminated[step], 0.0, bootstrap[index[step] + 1])

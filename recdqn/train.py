@@ -1,0 +1,168 @@
+"""The training loop, readable from top to bottom (chapter 5)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tensordict.nn import TensorDictSequential
+from torchrl.objectives import SoftUpdate
+from torchrl.record.loggers.common import Logger
+from tqdm.auto import tqdm
+
+from recdqn.checkpoint import prepare_run, save_checkpoint, write_manifest
+from recdqn.config import Config
+from recdqn.envs import make_env
+from recdqn.evaluate import Evaluation, evaluate
+from recdqn.loss import RecurrentDQNLoss
+from recdqn.policy import make_policy
+from recdqn.replay import make_collector, make_replay_buffer
+
+
+@dataclass
+class Run:
+    """What :func:`train` returns (chapter 5).
+
+    Attributes:
+        cfg: the configuration it trained with.
+        policy: the policy, with the weights of its last update.
+        metrics: one dictionary per evaluation: ``"frames"`` and ``"updates"`` so far, ``"seconds"`` since the start,
+            ``"returns"`` (one per greedy episode), ``"loss"`` and ``"grad_norm"`` (means since the last evaluation),
+            ``"eps"``.
+        final: the evaluation that confirmed the solution, or ``None`` where training was not solved.
+    """
+
+    cfg: Config
+    policy: TensorDictSequential
+    metrics: list[dict] = field(default_factory=list)
+    final: Evaluation | None = None
+
+
+def train(
+    cfg: Config, out: str | Path | None = None, logger: Logger | None = None, progress: bool = True
+) -> Run:
+    """Train until solved or until the frames are used up.
+
+    Args:
+        cfg: everything the run needs.
+        out: a folder for the configuration, manifest, metrics and weights; ``None`` writes nothing.
+        logger: one of TorchRL's loggers; it gets a number for every metric at each evaluation.
+        progress: whether to draw a progress bar, with frames per second and time left.
+
+    Returns:
+        The trained policy and its metrics. On one CPU thread, two runs with the same configuration give the same.
+
+    Raises:
+        FloatingPointError: if the loss stops being finite.
+        UserError: if ``out`` already holds a run or cannot be written.
+    """
+    if out is not None:
+        prepare_run(out, cfg)
+    with _scratch_dir() as scratch, _reproducible(cfg), contextlib.ExitStack() as stack:
+        env = make_env(cfg.env)
+        env.set_seed(cfg.seed)
+        policy = make_policy(cfg.policy, env).to(cfg.device)
+        exploration = policy[-1]
+        loss_fn = RecurrentDQNLoss(
+            policy[:-1],
+            action_space=env.action_spec_unbatched,
+            gamma=cfg.loss.gamma,
+            n_steps=cfg.loss.n_steps,
+            double_dqn=cfg.loss.double_dqn,
+        )
+        target = SoftUpdate(loss_fn, tau=cfg.loss.tau)
+        optim = torch.optim.Adam(loss_fn.parameters(), lr=cfg.train.learning_rate)
+        buffer = make_replay_buffer(cfg, scratch)
+        collector = make_collector(cfg, env, policy, buffer)
+        stack.callback(collector.shutdown)
+
+        run, frames, updates, start = Run(cfg, policy), 0, 0, time.perf_counter()
+        losses: list[float] = []
+        norms: list[float] = []
+        bar = stack.enter_context(
+            tqdm(total=cfg.train.total_frames, unit="frame", disable=not progress, dynamic_ncols=True)
+        )
+        for collection, _ in enumerate(collector, start=1):
+            frames += cfg.train.frames_per_batch
+            bar.update(cfg.train.frames_per_batch)
+            exploration.step(cfg.train.frames_per_batch)
+            last = frames >= cfg.train.total_frames
+
+            if frames >= cfg.train.warmup_frames:
+                _set_learning_rate(optim, cfg, frames)
+                for _ in range(cfg.train.updates):
+                    loss = loss_fn(buffer.sample().to(cfg.device))["loss"]
+                    loss.backward()
+                    norm = torch.nn.utils.clip_grad_norm_(loss_fn.parameters(), cfg.train.max_grad_norm)
+                    optim.step()
+                    optim.zero_grad()
+                    target.step()
+                    losses.append(loss.item())
+                    norms.append(norm.item())
+                updates += cfg.train.updates
+                if not math.isfinite(losses[-1]):
+                    raise FloatingPointError(f"the loss is {losses[-1]} after {frames} frames")
+
+            if losses and (collection % cfg.train.eval_every == 0 or last):
+                result = evaluate(policy, cfg.env, cfg.train.eval_episodes, seed=collection)
+                row = {
+                    "frames": frames,
+                    "updates": updates,
+                    "seconds": round(time.perf_counter() - start, 1),
+                    "returns": list(result.returns),
+                    "loss": sum(losses) / len(losses),
+                    "grad_norm": sum(norms) / len(norms),
+                    "eps": round(exploration.eps.item(), 4),
+                }
+                run.metrics.append(row)
+                losses, norms = [], []
+                bar.set_postfix({"return": f"{result.mean:.0f}", "loss": f"{row['loss']:.2g}"})
+                if logger is not None:
+                    for name in ("loss", "grad_norm", "eps"):
+                        logger.log_scalar(f"train/{name}", row[name], step=frames)
+                    logger.log_scalar("eval/return", result.mean, step=frames)
+                if result.mean >= cfg.train.solved_return:
+                    confirmed = evaluate(
+                        policy, cfg.env, cfg.train.solved_episodes, seed=cfg.train.total_frames
+                    )
+                    if confirmed.mean >= cfg.train.solved_return:
+                        run.final = confirmed
+                if out is not None:
+                    save_checkpoint(out, run)
+                if run.final is not None:
+                    break
+        if out is not None:
+            save_checkpoint(out, run)
+            write_manifest(out, cfg, frames, time.perf_counter() - start)
+    return run
+
+
+def _set_learning_rate(optim: torch.optim.Optimizer, cfg: Config, frames: int) -> None:
+    done = min(frames / cfg.train.total_frames, 1.0)
+    rate = cfg.train.learning_rate + done * (cfg.train.final_learning_rate - cfg.train.learning_rate)
+    for group in optim.param_groups:
+        group["lr"] = rate
+
+
+@contextlib.contextmanager
+def _reproducible(cfg: Config) -> Iterator[None]:
+    """Seed PyTorch and set its threads; put both back afterwards."""
+    threads = torch.get_num_threads()
+    devices = [cfg.device] if cfg.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(cfg.seed)
+        torch.set_num_threads(cfg.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _scratch_dir() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="recdqn-", ignore_cleanup_errors=True)
