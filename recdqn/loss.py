@@ -68,20 +68,24 @@ class RecurrentDQNLoss(DQNLoss):
         """Return ``"loss"`` for a batch of slices, and write ``"td_error"`` into it."""
         batch = tensordict.reshape(-1)  # [N]
         start, end = self._edges(tensordict)
-        sequence, index = self._with_last_observation(batch, start, end)  # [N + slices]
+        row = start.cumsum(0) - 1  # the slice that a step belongs to, [N]
+        column = (
+            torch.arange(len(row), device=row.device) - start.nonzero().squeeze(-1)[row]
+        )  # and its place there
+        sequence = self._rectangle(batch, end, row, column)  # [slices, longest + 1]
 
         with self.value_network_params.to_module(self.value_network):
             value = self.value_network(sequence.copy())[self.tensor_keys.action_value]
         with torch.no_grad(), self.target_value_network_params.to_module(self.value_network):
             target_value = self.value_network(sequence.copy())[self.tensor_keys.action_value]
         best = (value if self.double_dqn else target_value).argmax(-1, keepdim=True)
-        bootstrap = target_value.gather(-1, best).squeeze(-1)  # [N + slices]
+        bootstrap = target_value.gather(-1, best).squeeze(-1)  # [slices, longest + 1]
 
         action = batch[self.tensor_keys.action]
         if self.action_space != "categorical":
             action = action.long().argmax(-1)
-        chosen = value[index].gather(-1, action.reshape(-1, 1)).squeeze(-1)  # [N]
-        target = self._target(batch, end, index, bootstrap)
+        chosen = value[row, column].gather(-1, action.reshape(-1, 1)).squeeze(-1)  # [N]
+        target = self._target(batch, end, bootstrap[row, column + 1])
 
         error = (chosen.detach() - target).square()
         tensordict.set(self.tensor_keys.priority, error.reshape(*tensordict.shape, 1))
@@ -100,22 +104,24 @@ class RecurrentDQNLoss(DQNLoss):
         end[:-1] = start[1:]
         return start, end
 
-    def _with_last_observation(
-        self, batch: TensorDictBase, start: Tensor, end: Tensor
-    ) -> tuple[TensorDictBase, Tensor]:
-        """Put each slice's last next-observation behind it; return that ``[N + slices]`` and where the ``N`` went."""
+    def _rectangle(self, batch: TensorDictBase, end: Tensor, row: Tensor, column: Tensor) -> TensorDictBase:
+        """Lay one slice in each row, its last next-observation behind it: ``[slices, longest + 1]``.
+
+        Rows are filled up with zeros. They come last, so no step that counts ever reads them, and a rectangle
+        without resets lets PyTorch run its plain LSTM, which is faster than one over packed sequences.
+        """
         keys = self.value_network.in_keys
-        roots = batch.select(*keys)
-        roots["is_init"] = start.reshape(roots["is_init"].shape)
         last = batch[end].select(*keys)
         last.update(batch[end]["next"].select(*keys, strict=False))
-        last["is_init"] = torch.zeros_like(last["is_init"])
-        index = torch.arange(len(start), device=start.device) + start.cumsum(0) - 1
-        order = torch.cat([index, index[end] + 1]).argsort()
-        return torch.cat([roots, last])[order], index
+        sequence = batch[:1].select(*keys).new_zeros(len(last), int(column.max()) + 2)
+        sequence[row, column] = batch.select(*keys)
+        sequence[row[end], column[end] + 1] = last
+        sequence["is_init"] = torch.zeros_like(sequence["is_init"])
+        sequence["is_init"][:, 0] = True
+        return sequence
 
-    def _target(self, batch: TensorDictBase, end: Tensor, index: Tensor, bootstrap: Tensor) -> Tensor:
-        """Sum up to ``n_steps`` rewards inside the slice, then bootstrap: ``[N]``."""
+    def _target(self, batch: TensorDictBase, end: Tensor, bootstrap: Tensor) -> Tensor:
+        """Sum up to ``n_steps`` rewards inside the slice, then add ``bootstrap``, the value after a step: ``[N]``."""
         reward = batch["next", self.tensor_keys.reward].reshape(-1)
         terminated = batch["next", self.tensor_keys.terminated].reshape(-1)
         step = torch.arange(len(reward), device=reward.device)
@@ -125,4 +131,4 @@ class RecurrentDQNLoss(DQNLoss):
             step = step + more
             target = torch.where(more, target + discount * reward[step], target)
             discount = torch.where(more, discount * self.gamma, discount)
-        return target + discount * torch.where(terminated[step], 0.0, bootstrap[index[step] + 1])
+        return target + discount * torch.where(terminated[step], 0.0, bootstrap[step])
