@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 from scipy import stats
@@ -12,8 +14,8 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules.utils import get_primers_from_module
 
-from recdqn.config import ConfigError, EnvConfig
-from recdqn.envs import make_env
+from recdqn.config import ConfigError, EnvConfig, UserError
+from recdqn.envs import make_env, prepare_display
 
 EVAL_SEED = 1_000_000  # far from the seeds of training environments
 
@@ -37,7 +39,7 @@ class Evaluation:
 
     @property
     def iqm(self) -> float:
-        """Interquartile mean: the mean of the middle half of the returns (:cite:t:`agarwal2021deep`)."""
+        """Interquartile mean, the mean of the middle half of the returns (:cite:t:`agarwal2021deep`)."""
         return float(stats.trim_mean(self.returns, 0.25))
 
     @property
@@ -94,3 +96,41 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
     env.close()
     returns = (total[:episodes].double() / cfg.reward_scale).round(decimals=3)
     return Evaluation(tuple(returns.tolist()), tuple(length[:episodes].tolist()))
+
+
+@torch.no_grad()
+def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int = 0) -> int:
+    """Film one greedy episode into ``path`` (``.gif`` or ``.mp4``, 300 x 200 pixels), and return its length in steps.
+
+    Args:
+        policy: any policy that acts in ``make_env(cfg)``.
+        cfg: the environment it was trained in; masked ones are drawn as well.
+        path: the film; its folder must exist.
+        seed: of the episode.
+
+    Raises:
+        UserError: if ``path`` ends in something else, or its folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix not in (".gif", ".mp4"):
+        raise UserError(f"cannot film into {path.name!r}: the name must end in .gif or .mp4")
+    if not path.parent.is_dir():
+        raise UserError(f"cannot film into {path}: the folder {path.parent} does not exist; make it first")
+    prepare_display()
+    env = make_env(dataclasses.replace(cfg, num_envs=1))
+    env.append_transform(get_primers_from_module(policy))
+    env.set_seed(EVAL_SEED + seed)
+    device = next((p.device for p in policy.parameters()), torch.device("cpu"))
+    frames = []
+    td, done = env.reset(), False
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        while not done:
+            frames.append(env.render()[::2, ::2])
+            step, td = env.step_and_maybe_reset(policy(td.to(device)).to("cpu"))
+            done = bool(step["next", "done"])
+    env.close()
+    if path.suffix == ".gif":  # browsers draw at most 50 pictures a second, and every second one is enough
+        iio.imwrite(path, frames[::2], duration=40, loop=0)
+    else:
+        iio.imwrite(path, frames, fps=50, macro_block_size=4)
+    return len(frames)

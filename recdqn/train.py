@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tensordict.nn import TensorDictSequential
 from torchrl.objectives import SoftUpdate
-from torchrl.record.loggers.common import Logger
+from torchrl.record.loggers import Logger, get_logger
 from tqdm.auto import tqdm
 
 from recdqn.checkpoint import prepare_run, save_checkpoint, write_manifest
-from recdqn.config import Config
+from recdqn.config import Config, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import Evaluation, evaluate
 from recdqn.loss import RecurrentDQNLoss
@@ -32,9 +34,9 @@ class Run:
     Attributes:
         cfg: the configuration it trained with.
         policy: the policy, with the weights of its last update.
-        metrics: one dictionary per evaluation: ``"frames"`` and ``"updates"`` so far, ``"seconds"`` since the start,
-            ``"returns"`` (one per greedy episode), ``"loss"`` and ``"grad_norm"`` (means since the last evaluation),
-            ``"eps"``.
+        metrics: one dictionary per evaluation: ``"frames"`` and ``"updates"`` so far, ``"seconds"`` since the
+            start, ``"returns"`` (one per greedy episode), ``"loss"`` and ``"grad_norm"`` (means since the last
+            evaluation), ``"eps"``.
         final: the evaluation that confirmed the solution, or ``None`` where training was not solved.
     """
 
@@ -45,25 +47,32 @@ class Run:
 
 
 def train(
-    cfg: Config, out: str | Path | None = None, logger: Logger | None = None, progress: bool = True
+    cfg: Config,
+    out: str | Path | None = None,
+    logger: Literal["csv", "tensorboard", "wandb"] | None = None,
+    progress: bool = True,
 ) -> Run:
     """Train until solved or until the frames are used up.
 
     Args:
         cfg: everything the run needs.
         out: a folder for the configuration, manifest, metrics and weights; ``None`` writes nothing.
-        logger: one of TorchRL's loggers; it gets a number for every metric at each evaluation.
+        logger: which of TorchRL's loggers also gets every metric, in ``out``; it needs ``out``.
         progress: whether to draw a progress bar, with frames per second and time left.
 
     Returns:
-        The trained policy and its metrics. On one CPU thread, two runs with the same configuration give the same.
+        The trained policy and its metrics. On one CPU thread, two runs with the same configuration give the
+        same numbers.
 
     Raises:
         FloatingPointError: if the loss stops being finite.
-        UserError: if ``out`` already holds a run or cannot be written.
+        UserError: if ``out`` already holds something or cannot be written, the device does not exist, or the
+            logger's package is not installed.
     """
+    _check(cfg, out, logger)
     if out is not None:
         prepare_run(out, cfg)
+    log = get_logger(logger or "", logger_name=str(out), experiment_name="log")
     with _scratch_dir() as scratch, _reproducible(cfg), contextlib.ExitStack() as stack:
         env = make_env(cfg.env)
         env.set_seed(cfg.seed)
@@ -123,10 +132,10 @@ def train(
                 run.metrics.append(row)
                 losses, norms = [], []
                 bar.set_postfix({"return": f"{result.mean:.0f}", "loss": f"{row['loss']:.2g}"})
-                if logger is not None:
+                if log is not None:
                     for name in ("loss", "grad_norm", "eps"):
-                        logger.log_scalar(f"train/{name}", row[name], step=frames)
-                    logger.log_scalar("eval/return", result.mean, step=frames)
+                        log.log_scalar(f"train/{name}", row[name], step=frames)
+                    log.log_scalar("eval/return", result.mean, step=frames)
                 if result.mean >= cfg.train.solved_return:
                     confirmed = evaluate(
                         policy, cfg.env, cfg.train.solved_episodes, seed=cfg.train.total_frames
@@ -141,6 +150,21 @@ def train(
             save_checkpoint(out, run)
             write_manifest(out, cfg, frames, time.perf_counter() - start)
     return run
+
+
+def _check(cfg: Config, out: str | Path | None, logger: str | None) -> None:
+    """Refuse what cannot work before anything is made."""
+    try:
+        torch.zeros(1, device=cfg.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={cfg.device!r} cannot be used here ({reason}): try device='cpu'") from None
+    if logger is None:
+        return
+    if out is None:
+        raise UserError(f"logger={logger!r} needs a folder to write into: give out as well")
+    if logger != "csv" and importlib.util.find_spec(logger) is None:
+        raise UserError(f"logger={logger!r} needs the package {logger}: pip install {logger}")
 
 
 def _set_learning_rate(optim: torch.optim.Optimizer, cfg: Config, frames: int) -> None:

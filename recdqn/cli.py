@@ -1,0 +1,119 @@
+"""The command line: ``recdqn train``, ``recdqn evaluate`` and ``recdqn watch`` (chapter 5).
+
+Progress and messages go to standard error, results to standard output. Input that cannot be used ends with one line and
+exit status 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Preset = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+
+def train(
+    preset: Preset,
+    seed: int = 0,
+    frames: int | None = None,
+    out: Path | None = None,
+    logger: Literal["csv", "tensorboard", "wandb"] | None = None,
+    device: str = "cpu",
+) -> None:
+    """Train an agent and save it.
+
+    Args:
+        preset: masked-cartpole or pixel-cartpole.
+        seed: of every random number.
+        frames: environment steps at most; the preset's own number if not given.
+        out: the folder to save into; runs/PRESET-SEED if not given.
+        logger: also write the metrics with one of TorchRL's loggers, into the same folder.
+        device: cpu, or cuda where there is a GPU.
+    """
+    import recdqn
+
+    cfg = recdqn.Config.preset(preset, seed=seed).replace(device=device)
+    if frames is not None:
+        cfg = cfg.replace(train={"total_frames": frames})
+    out = out or Path("runs") / f"{preset}-{seed}"
+    run = recdqn.train(cfg, out=out, logger=logger)
+    if run.final is not None:
+        _say(f"solved after {run.metrics[-1]['frames']} frames: {run.final}")
+    else:
+        best = max((sum(m["returns"]) / len(m["returns"]) for m in run.metrics), default=None)
+        _say(
+            "too few frames for an evaluation" if best is None else f"not solved; best evaluation: {best:.1f}"
+        )
+    print(out)
+
+
+def evaluate(
+    run: RunFolder, episodes: int = 100, json_: Annotated[bool, tyro.conf.arg(name="json")] = False
+) -> None:
+    """Let a saved agent play greedy episodes and print what it reached.
+
+    Args:
+        run: the folder that recdqn train saved into.
+        episodes: how many; they run side by side.
+        json_: print JSON instead of a line.
+    """
+    import recdqn
+
+    saved = recdqn.load_checkpoint(run)
+    result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes)
+    if json_:
+        low, high = result.interval
+        values = {
+            "mean": result.mean,
+            "iqm": result.iqm,
+            "interval": [low, high],
+            **dataclasses.asdict(result),
+        }
+        print(json.dumps(values))
+    else:
+        print(result)
+
+
+def watch(run: RunFolder, out: Path, seed: int = 0) -> None:
+    """Film one greedy episode of a saved agent.
+
+    Args:
+        run: the folder that recdqn train saved into.
+        out: the film: a file that ends in .mp4 or .gif.
+        seed: of the episode.
+    """
+    import recdqn
+    from recdqn.evaluate import film
+
+    saved = recdqn.load_checkpoint(run)
+    steps = film(saved.policy, saved.cfg.env, out, seed=seed)
+    _say(f"{steps} steps")
+    print(out)
+
+
+def main() -> None:
+    """Run the command line."""
+    from recdqn.config import UserError
+
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"train": train, "evaluate": evaluate, "watch": watch},
+            prog="recdqn",
+            description="Train, evaluate and watch agents that remember.",
+        )
+    except UserError as error:
+        _say(f"recdqn: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("recdqn: stopped")
+        sys.exit(130)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
