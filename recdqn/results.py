@@ -1,0 +1,53 @@
+"""Read the recorded runs in ``results/`` (chapter 5, the welcome page and the README's table)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from recdqn.checkpoint import CONFIG, MANIFEST, METRICS
+from recdqn.config import PRESETS, UserError
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def recorded_runs(preset: str, folder: Path = RESULTS) -> list[dict]:
+    """Return the recorded runs of ``preset``, ordered by seed.
+
+    Each has ``"path"``, ``"seed"``, ``"config"``, ``"manifest"``, ``"evaluations"`` and ``"final"`` (``None`` where the
+    run was not solved), as :func:`recdqn.checkpoint.save_checkpoint` wrote them.
+
+    Raises:
+        UserError: if there is none.
+    """
+    runs = []
+    for path in sorted((folder / preset).glob("seed-*")):
+        config, metrics, manifest = (json.loads((path / n).read_text()) for n in (CONFIG, METRICS, MANIFEST))
+        runs.append({"path": path, "seed": config["seed"], "config": config, "manifest": manifest} | metrics)
+    if not runs:
+        raise UserError(f"no recorded run of {preset!r} in {folder}: clone the repository, or run 'make results'")
+    return sorted(runs, key=lambda run: run["seed"])
+
+
+def mean_return(evaluation: dict) -> float:
+    """Mean of an evaluation's greedy returns."""
+    return sum(evaluation["returns"]) / len(evaluation["returns"])
+
+
+def results_table(folder: Path = RESULTS) -> str:
+    """Return the recorded runs as a Markdown table: what each reached, in how many frames and seconds."""
+    lines = [
+        "| preset | seed | frames | minutes | best evaluation | final: mean return, greedy episodes | solved |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for preset in PRESETS:
+        for run in recorded_runs(preset, folder):
+            best = max(map(mean_return, run["evaluations"]))
+            final = run["final"]
+            reached = "" if final is None else f"{mean_return(final):.1f}, {len(final['returns'])} episodes"
+            minutes = run["manifest"]["seconds"] / 60
+            lines.append(
+                f"| {preset} | {run['seed']} | {run['manifest']['frames']:,} | {minutes:.1f} | {best:.1f} "
+                f"| {reached or '–'} | {'yes' if final else 'no'} |"
+            )
+    return "\n".join(lines)
