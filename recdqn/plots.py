@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+if TYPE_CHECKING:
+    from tensordict.nn import TensorDictSequential
+    from torch import Tensor
+
+    from recdqn.flow import Step
 
 # Okabe and Ito's palette: distinguishable with every common form of colour blindness.
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = (
@@ -30,5 +41,292 @@ STYLE = {
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """Draw in the book's style: ``with style(): fig, ax = plt.subplots()``."""
+    # Loads the backend first: a notebook's turns on interactive mode, and rc_context would turn it off again.
+    plt.draw_if_interactive()
     with plt.rc_context(STYLE):
         yield
+
+
+# Chapter 2: a policy that remembers
+
+
+def policy_graph(policy: TensorDictSequential) -> Figure:
+    """Draw a policy as its modules and the keys that join them (chapter 2).
+
+    Everything comes from the modules' ``in_keys`` and ``out_keys``: on the left what a module reads that no
+    earlier one wrote, on the right what it writes that no later one reads, on the arrows what is handed down.
+    """
+    modules = list(policy)
+    writers: list[dict] = [{}]  # for each module, which earlier one wrote a key last
+    for i, module in enumerate(modules):
+        writers.append({**writers[-1], **dict.fromkeys(module.out_keys, i)})
+    left = [[k for k in m.in_keys if k not in writers[i]] for i, m in enumerate(modules)]
+    later = [{k for m in modules[i + 1 :] for k in m.in_keys} for i in range(len(modules))]
+    last = modules[-1]
+    right = [
+        [k for k in m.out_keys if k not in later[i] and (k not in m.in_keys or m is last)]
+        for i, m in enumerate(modules)
+    ]
+    state = [[k for k in keys if k[0] == "next" and k[1] in left[i]] for i, keys in enumerate(right)]
+    heights = [max(0.34 * max(len(a), len(b)), 0.4) for a, b in zip(left, right, strict=True)]
+    gaps = [0.45 if keys else 0.35 for keys in state]
+    with style():
+        total = sum(heights) + sum(gaps) + 0.1
+        fig, ax = plt.subplots(figsize=(7.5, total))
+        ax.set(xlim=(-3.75, 3.75), ylim=(-total, 0.0))
+        ax.axis("off")
+        for x, text in ((-2.0, "read from the environment"), (0.0, "module"), (2.25, "written")):
+            ax.text(x, -0.12, text, ha="center", va="center", fontsize=9, color=GREY)
+        top, middles = -0.35, []
+        for i, module in enumerate(modules):
+            y = top - heights[i] / 2
+            middles.append(y)
+            _draw_module(ax, y, type(getattr(module, "module", module)).__name__)
+            places = {k: y + 0.34 * ((len(left[i]) - 1) / 2 - j) for j, k in enumerate(left[i])}
+            places |= {k: y + 0.34 * ((len(right[i]) - 1) / 2 - j) for j, k in enumerate(right[i])}
+            for key, at in places.items():
+                moves = key in state[i] or ("next", key) in state[i]
+                _draw_key(ax, key, -1 if key in left[i] else 1, at, y, "#FCEFD5" if moves else "#E3F0F9")
+            if state[i]:
+                low = min([*places.values(), y - heights[i] / 2 + 0.1]) - 0.3
+                start = sum(places[k] for k in state[i]) / len(state[i])
+                end = sum(places[k[1]] for k in state[i]) / len(state[i])
+                ax.plot(
+                    [3.2, 3.35, 3.35, -2.8, -2.8], [start, start, low, low, end], "--", color=ORANGE, lw=1.2
+                )
+                ax.annotate("", (-2.55, end), (-2.82, end), arrowprops=_arrow(ORANGE))
+                ax.text(2.2, low + 0.03, "read by the next step", ha="center", va="bottom", fontsize=8)
+            for key in (k for k in module.in_keys if k in writers[i]):
+                writer = writers[i][key]
+                bend = "arc3" if writer == i - 1 else "arc3,rad=0.6"
+                ax.annotate("", (0, y + 0.16), (0, middles[writer] - 0.16), arrowprops=_arrow(BLUE, bend))
+                ax.text(-0.1, y + 0.28, _name(key), ha="right", va="center", family="monospace", fontsize=8)
+            top -= heights[i] + gaps[i]
+    return fig
+
+
+def _arrow(color: str, bend: str = "arc3") -> dict[str, Any]:
+    return {
+        "arrowstyle": "-|>",
+        "color": color,
+        "lw": 1.2,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "connectionstyle": bend,
+    }
+
+
+def _name(key: str | tuple[str, ...]) -> str:
+    return str(key).replace("'", '"') if isinstance(key, tuple) else f'"{key}"'
+
+
+def _draw_module(ax: Axes, y: float, name: str) -> None:
+    box = FancyBboxPatch(
+        (-0.72, y - 0.14), 1.44, 0.28, boxstyle="round,pad=0.02", fc="white", ec=BLUE, lw=1.6
+    )
+    ax.add_patch(box)
+    ax.text(0, y, name, ha="center", va="center", fontsize=9.5, weight="bold")
+
+
+def _draw_key(ax: Axes, key: str | tuple[str, ...], side: int, at: float, y: float, color: str) -> None:
+    """Write a key left (-1) or right (1) at height ``at``, joined to the module at height ``y``."""
+    ax.text(
+        side * 1.25,
+        at,
+        _name(key),
+        ha="left" if side > 0 else "right",
+        va="center",
+        family="monospace",
+        fontsize=8,
+        bbox={"boxstyle": "round,pad=0.25", "fc": color, "ec": "none"},
+    )
+    outer, inner = (side * 1.17, at), (side * 0.77, y)
+    start, end = (inner, outer) if side > 0 else (outer, inner)
+    ax.annotate("", end, start, arrowprops=_arrow(GREY))
+
+
+def pole_embeddings(pictures: Tensor, pooled: Tensor, flat: Tensor) -> Figure:
+    """Draw two pictures ``[2, 1, H, W]`` and their pooled and flattened embeddings (chapter 2)."""
+    with style():
+        fig, axes = plt.subplot_mosaic(
+            "abpp;abff", figsize=(7.5, 2.9), gridspec_kw={"width_ratios": [1, 1, 1.2, 1.2]}
+        )
+        for name, picture, color, where in zip("ab", pictures, (BLUE, RED), ("left", "right"), strict=True):
+            ax = axes[name]
+            ax.imshow(picture[0], cmap="Greys")
+            ax.set(xticks=[], yticks=[])
+            ax.set_title(f"pole at the {where}", color=color)
+        for name, values, title in (("p", pooled, "pooled"), ("f", flat, "flattened")):
+            ax = axes[name]
+            ax.plot(values[0], color=BLUE, lw=2.4 if name == "p" else 0.8)
+            ax.plot(values[1], color=RED, lw=1.0 if name == "p" else 0.8, ls="--" if name == "p" else "-")
+            ax.set_title(f"{title}: {values.shape[-1]:,} numbers")
+            ax.set_yticks([])
+        axes["f"].set_xlabel("entry of the embedding")
+    return fig
+
+
+def value_starts(true: Tensor, curves: dict[str, Tensor]) -> Figure:
+    """Draw values over the number of steps before the fall, ``[steps]`` each (chapter 2)."""
+    with style():
+        fig, ax = plt.subplots()
+        for (label, values), color in zip(curves.items(), (ORANGE, GREEN), strict=False):
+            ax.plot(range(1, len(values) + 1), values, color=color, lw=2, label=label)
+        ax.plot(range(1, len(true) + 1), true, color="black", lw=1.2, ls="--", label="true value")
+        ax.set(xlabel="steps left before the fall", ylabel="value", ylim=(-0.05, 1.1))
+        ax.legend(loc="lower right")
+    return fig
+
+
+def epsilon_schedules(frames: Sequence[int], curves: dict[str, Sequence[float]]) -> Figure:
+    """Draw the share of random actions over environment steps, one line per schedule (chapter 2)."""
+    with style():
+        fig, ax = plt.subplots()
+        for (label, values), line in zip(curves.items(), ("-", "-", ":"), strict=False):
+            ax.plot(frames, values, line, lw=2, label=label)
+        ax.set(xlabel="environment steps", ylabel="epsilon", ylim=(0, 1.05))
+        ax.legend(loc="center right")
+    return fig
+
+
+# Chapter 3: following one hidden state
+
+
+def state_flow(steps: Sequence[Step], row: int = 0, units: int = 12) -> Figure:
+    """Draw one state moving from ``("next", ...)`` to the root and zeroed at episode starts (chapter 3).
+
+    Args:
+        steps: from :func:`recdqn.flow.trace`.
+        row: which environment of a batch.
+        units: how many of the state's numbers to draw: those that vary most.
+    """
+    key = (row,) if steps[0].is_init.ndim else ()
+    root = np.stack([step.places["before the policy"].root[key].flatten().numpy() for step in steps], -1)
+    following = np.stack([step.places["after the policy"].next[key].flatten().numpy() for step in steps], -1)
+    shown = np.sort(following.std(-1).argsort()[-units:])
+    high = np.abs(following[shown]).max()
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 3.6))
+        for bottom, value in ((0.0, root), (2.0, following)):
+            extent = (-0.5, len(steps) - 0.5, bottom, bottom + 1)
+            image = ax.imshow(
+                value[shown], cmap="PuOr", vmin=-high, vmax=high, extent=extent, aspect="auto", zorder=1
+            )
+            ax.add_patch(plt.Rectangle((-0.5, bottom), len(steps), 1, fill=False, ec=GREY, lw=0.8, zorder=2))
+        for t, step in enumerate(steps):
+            ax.annotate("", (t, 1.98), (t, 1.02), arrowprops={"arrowstyle": "->", "color": SKY, "lw": 0.9})
+            if step.done[key]:
+                ax.plot(t + 0.5, 1.5, "x", color=RED, ms=8, mew=2.2, zorder=4)
+                ax.axvline(t + 0.5, color=RED, lw=1.2, ls=":", zorder=3)
+            elif t + 1 < len(steps):
+                arrow = {"arrowstyle": "->", "color": "black", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
+                ax.annotate("", (t + 1, 1.02), (t, 1.98), arrowprops=arrow)
+            if step.is_init[key]:
+                ax.plot(t, -0.16, "^", color=RED, ms=7, clip_on=False)
+        ax.plot([], [], color=SKY, label="policy")
+        ax.plot([], [], color="black", label="step_mdp")
+        ax.plot([], [], "x", color=RED, mew=2, label="episode ends: not moved")
+        ax.plot([], [], "^", color=RED, label="is_init: zeros at the root")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=1.2, handlelength=1.4)
+        ax.set(xlabel="step", xlim=(-0.5, len(steps) - 0.5), ylim=(-0.3, 3.05))
+        ax.set_yticks([0.5, 2.5], ["root", '("next", ...)'])
+        ax.tick_params(axis="y", length=0)
+        ax.spines[["left", "bottom"]].set_visible(False)
+        fig.colorbar(image, ax=ax, label="value of a unit", pad=0.01)
+    return fig
+
+
+def state_rows(steps: Sequence[Step]) -> Figure:
+    """Draw the length of the state at the root for every environment of a batch (chapter 3)."""
+    with style():
+        rows = len(steps[0].is_init)
+        fig, axes = plt.subplots(rows, 1, figsize=(7.5, 1.1 * rows + 0.7), sharex=True, sharey=True)
+        for row, ax in enumerate(axes):
+            length = np.array([step.places["before the policy"].root[row].norm().item() for step in steps])
+            starts = [t for t, step in enumerate(steps) if step.is_init[row]]
+            ax.plot(length, ".-", color=BLUE, lw=1, ms=4)
+            ax.plot(starts, length[starts], "^", color=RED, ms=6, label="is_init")
+            ax.set(ylabel=f"row {row}")
+        axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.95))
+        axes[-1].set(xlabel="step")
+        fig.supylabel("length of the state at the root", fontsize="medium")
+    return fig
+
+
+# Chapter 1
+
+
+def plot_pictures(
+    pictures: Sequence[Tensor],
+    titles: Sequence[str],
+    limits: tuple[float, float] | None = None,
+    columns: int = 4,
+) -> Figure:
+    """Draw pictures side by side, channels first or last or grey, each pixel as it is (chapter 1).
+
+    ``limits`` are the values shown as black and white in every grey picture. Without them each picture has its
+    own, which are written below it.
+    """
+    with style():
+        columns = min(columns, len(pictures))
+        rows = -(-len(pictures) // columns)
+        size = (min(7.5, 2.6 * columns), 2.3 * rows)
+        fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+        for ax in axes.flat[len(pictures) :]:
+            ax.set_visible(False)
+        for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
+            values = np.asarray(picture)
+            if values.ndim == 3 and values.shape[0] in (1, 3):
+                values = np.moveaxis(values, 0, -1)
+            low, high = limits or (values.min().item(), values.max().item())
+            ax.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+            ax.set_title(title, fontsize="small")
+            ax.set_xticks([])
+            ax.set_yticks([])
+            if limits is None:
+                ax.set_xlabel(f"{values.min().item():.3g} to {values.max().item():.3g}", fontsize="small")
+            for spine in ax.spines.values():
+                spine.set(visible=True, color=GREY)
+    return fig
+
+
+def plot_velocity_fits(truth: Tensor, guesses: dict[str, Tensor], unit: str) -> Figure:
+    """Draw guessed against true velocities, one panel for each way of guessing, with its R2 (chapter 1)."""
+    with style():
+        fig, axes = plt.subplots(1, len(guesses), figsize=(7.5, 3.0), sharex=True, sharey=True)
+        low, high = truth.min().item(), truth.max().item()
+        for ax, (name, guess) in zip(axes, guesses.items(), strict=True):
+            r2 = 1 - (guess - truth).square().sum() / (truth - truth.mean()).square().sum()
+            ax.plot([low, high], [low, high], color=GREY, lw=1)
+            ax.plot(truth, guess, ".", color=BLUE, ms=3, alpha=0.6)
+            ax.set(title=f"{name}\n$R^2$ = {r2:.2f}", aspect="equal")
+        axes[0].set_ylabel(f"guessed, {unit}")
+        fig.supxlabel(f"true, {unit}", fontsize="medium")
+    return fig
+
+
+def plot_episode_marks(step_count: Tensor, is_init: Tensor, done: Tensor) -> Figure:
+    """Draw ``"step_count"`` along a rollout and mark where episodes begin and end (chapter 1)."""
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 2.4))
+        count, steps = step_count.flatten(), np.arange(step_count.numel())
+        first, last = is_init.flatten(), done.flatten()
+        ax.plot(steps, count, ".-", color=SKY, lw=1, ms=3, label='"step_count"')
+        ax.plot(steps[first], count[first], "^", color=RED, ms=8, label='"is_init" is true')
+        ax.plot(steps[last], count[last], "x", color=BLUE, mew=2, ms=7, label='("next", "done") is true')
+        ax.set(xlabel="step of the rollout", ylabel="steps since reset")
+        ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return fig
+
+
+def plot_column_statistics(scale: Tensor, position: Tensor, darkest: dict[str, Tensor]) -> Figure:
+    """Draw the factor on each image column, and one pole's value wherever its cart stands (chapter 1)."""
+    with style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.9))
+        left.plot(scale.flatten(), color=RED)
+        left.set(xlabel="image column", ylabel="factor on the pixels", ylim=(0, None))
+        for (name, value), color in zip(darkest.items(), (RED, BLUE), strict=True):
+            right.plot(position, value, ".-", color=color, label=name)
+        right.set(xlabel="position of the cart, m", ylabel="darkest pixel of the pole", ylim=(None, 0))
+        right.legend(loc="lower center")
+    return fig
