@@ -330,3 +330,71 @@ def plot_column_statistics(scale: Tensor, position: Tensor, darkest: dict[str, T
         right.set(xlabel="position of the cart, m", ylabel="darkest pixel of the pole", ylim=(None, 0))
         right.legend(loc="lower center")
     return fig
+
+
+# Chapter 4: what the loss sees
+
+
+def memory_across_slices(lengths: Sequence[int] = (4, 3, 5)) -> Figure:
+    """Draw slices laid end to end, and where the memory flows in two target passes (chapter 4)."""
+    colors = (BLUE, GREEN, PURPLE, SKY)
+    rows = (("memory restarts at each slice", GREY), ("DQNLoss, target pass: one long episode", RED))
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 2.7))
+        ax.set(xlim=(-0.7, sum(lengths) - 0.3), ylim=(-2.75, 1.0))
+        ax.axis("off")
+        for y, (title, arrow) in zip((0.0, -2.0), rows, strict=True):
+            x = 0
+            ax.text(-0.35, y + 0.6, title, fontsize=10, color="black" if y == 0 else RED)
+            for k, length in enumerate(lengths):
+                for t in range(length):
+                    ax.add_patch(
+                        plt.Rectangle((x - 0.35, y - 0.35), 0.7, 0.7, fc=colors[k % 4], ec="none", alpha=0.3)
+                    )
+                    ax.text(x, y, f"${'abcd'[k % 4]}_{t}$", ha="center", va="center")
+                    inside = t < length - 1
+                    last = k == len(lengths) - 1 and not inside
+                    if inside or (y < 0 and not last):
+                        color = GREY if inside else arrow
+                        ax.annotate("", (x + 0.63, y), (x + 0.37, y),
+                                    arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1 if inside else 2.5,
+                                                "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+                    if t == 0 and y == 0:
+                        ax.annotate("stored\nstate", (x, y - 0.37), (x, y - 0.9), ha="center", va="center",
+                                    fontsize=8, color=ORANGE,
+                                    arrowprops={"arrowstyle": "-|>", "color": ORANGE, "lw": 1.2})  # fmt: skip
+                    x += 1
+    return fig
+
+
+def errors_after_start(curves: dict[str, Tensor], scale: float) -> Figure:
+    """Draw how far Q-values are off after a slice's start, step by step, per way of starting (chapter 4).
+
+    ``scale`` is the mean gap between the Q-values of the two actions, drawn for comparison.
+    """
+    looks = ((RED, "o", "--"), (RED, "o", "-"), (BLUE, "s", "-"))
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 3.0))
+        for (name, values), (color, marker, line) in zip(curves.items(), looks, strict=True):
+            ax.plot(np.arange(len(values)), values, line, marker=marker, ms=4, color=color, label=name)
+        ax.axhline(scale, color=GREY, lw=1, ls=":", label="gap between the two actions")
+        ax.set(xlabel="steps after the start of the slice", ylabel="mean error of the Q-values", yscale="log")
+        ax.set_xticks(np.arange(len(values)))
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
+def errors_by_position(slices: dict[str, Sequence[Tensor]]) -> Figure:
+    """Draw each slice's error against its steps, one colour per loss, means in bold (chapter 4)."""
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 3.0))
+        for (name, curves), color in zip(slices.items(), (RED, BLUE), strict=True):
+            for curve in curves:
+                ax.plot(curve, color=color, lw=0.8, alpha=0.25)
+            longest = max(len(curve) for curve in curves)
+            mean = [np.mean([float(c[t]) for c in curves if len(c) > t]) for t in range(longest)]
+            ax.plot(mean, "o-", color=color, ms=4, lw=2, label=name)
+        ax.set(xlabel="step of the slice", ylabel="how far $|\\delta|$ is off", yscale="log")
+        ax.set_xticks(np.arange(longest))
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
