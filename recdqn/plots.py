@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+
+from recdqn.config import MAX_RETURN, TrainConfig
+from recdqn.results import mean_return
 
 if TYPE_CHECKING:
     from tensordict.nn import TensorDictSequential
@@ -259,13 +262,13 @@ def state_rows(steps: Sequence[Step]) -> Figure:
 def plot_pictures(
     pictures: Sequence[Tensor],
     titles: Sequence[str],
-    limits: tuple[float, float] | None = None,
+    limits: Sequence[tuple[float, float]] | None = None,
     columns: int = 4,
 ) -> Figure:
     """Draw pictures side by side, channels first or last or grey, each pixel as it is (chapter 1).
 
-    ``limits`` are the values shown as black and white in every grey picture. Without them each picture has its
-    own, which are written below it.
+    ``limits`` holds, for each grey picture, the values that are shown as black and white; without it they are
+    the picture's least and greatest. These two are always written below it.
     """
     with style():
         columns = min(columns, len(pictures))
@@ -274,17 +277,19 @@ def plot_pictures(
         fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
         for ax in axes.flat[len(pictures) :]:
             ax.set_visible(False)
-        for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
-            values = np.asarray(picture)
+        for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+            ax, values = axes.flat[i], np.asarray(picture)
             if values.ndim == 3 and values.shape[0] in (1, 3):
                 values = np.moveaxis(values, 0, -1)
-            low, high = limits or (values.min().item(), values.max().item())
-            ax.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+            least, greatest = values.min(), values.max()
+            low, high = limits[i] if limits else (least, greatest)
+            # Pixels stay sharp where they are enlarged; a thin line must survive where they are shrunk.
+            sharp = "nearest" if values.shape[1] < 200 else "antialiased"
+            ax.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation=sharp)
             ax.set_title(title, fontsize="small")
+            ax.set_xlabel(f"{round(float(least), 2):g} to {round(float(greatest), 2):g}", fontsize="small")
             ax.set_xticks([])
             ax.set_yticks([])
-            if limits is None:
-                ax.set_xlabel(f"{values.min().item():.3g} to {values.max().item():.3g}", fontsize="small")
             for spine in ax.spines.values():
                 spine.set(visible=True, color=GREY)
     return fig
@@ -328,7 +333,7 @@ def plot_column_statistics(scale: Tensor, position: Tensor, darkest: dict[str, T
         for (name, value), color in zip(darkest.items(), (RED, BLUE), strict=True):
             right.plot(position, value, ".-", color=color, label=name)
         right.set(xlabel="position of the cart, m", ylabel="darkest pixel of the pole", ylim=(None, 0))
-        right.legend(loc="lower center")
+        right.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return fig
 
 
@@ -351,13 +356,14 @@ def memory_across_slices(lengths: Sequence[int] = (4, 3, 5)) -> Figure:
                     ax.add_patch(
                         plt.Rectangle((x - 0.35, y - 0.35), 0.7, 0.7, fc=colors[k % 4], ec="none", alpha=0.3)
                     )
-                    ax.text(x, y, f"${'abcd'[k % 4]}_{t}$", ha="center", va="center")
+                    # a target pass that starts at the next observations never sees a slice's first one
+                    ax.text(x, y, f"${'abcd'[k % 4]}_{t + (y < 0)}$", ha="center", va="center")
                     inside = t < length - 1
                     last = k == len(lengths) - 1 and not inside
                     if inside or (y < 0 and not last):
-                        color = GREY if inside else arrow
+                        color, width = (GREY, 1.0) if inside else (arrow, 2.5)
                         ax.annotate("", (x + 0.63, y), (x + 0.37, y),
-                                    arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1 if inside else 2.5,
+                                    arrowprops={"arrowstyle": "-|>", "color": color, "lw": width,
                                                 "shrinkA": 0, "shrinkB": 0})  # fmt: skip
                     if t == 0 and y == 0:
                         ax.annotate("stored\nstate", (x, y - 0.37), (x, y - 0.9), ha="center", va="center",
@@ -398,3 +404,32 @@ def errors_by_position(slices: dict[str, Sequence[Tensor]]) -> Figure:
         ax.set_xticks(np.arange(longest))
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
+
+
+# Chapter 5
+
+
+def learning_curves(
+    runs: Mapping[str, Sequence[dict]], behind: Mapping[str, Sequence[dict]] | None = None
+) -> Figure:
+    """Draw the mean greedy return at each evaluation against environment steps (chapter 5).
+
+    Args:
+        runs: evaluations by label, as :class:`recdqn.train.Run` keeps them.
+        behind: other runs, drawn in grey under them.
+    """
+    with style():
+        fig, ax = plt.subplots()
+        for label, evaluations in (behind or {}).items():
+            ax.plot(*_curve(evaluations), color=GREY, alpha=0.4, lw=1, label=label)
+        for label, evaluations in runs.items():
+            ax.plot(*_curve(evaluations), marker=".", label=label)
+        ax.axhline(TrainConfig.solved_return, ls="--", lw=1, color=GREY)
+        ax.text(0, TrainConfig.solved_return, f" solved: {TrainConfig.solved_return:.0f}", va="bottom", color=GREY)
+        ax.set(xlabel="environment steps", ylabel="mean return, greedy", xlim=(0, None), ylim=(0, MAX_RETURN * 1.08))
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def _curve(evaluations: Sequence[dict]) -> tuple[list[int], list[float]]:
+    return [e["frames"] for e in evaluations], [mean_return(e) for e in evaluations]
