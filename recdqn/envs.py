@@ -25,7 +25,7 @@ from torchrl.envs import (
 )
 from torchrl.envs.common import EnvBase
 
-from recdqn.config import ENV_ID, EnvConfig
+from recdqn.config import ENV_ID, ConfigError, EnvConfig
 
 VISIBLE = [0, 2]  # of CartPole's cart position, cart velocity, pole angle and pole's angular velocity
 
@@ -39,15 +39,21 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
     """Build CartPole with its transforms; the statistics are set, the specs are those of the transformed env.
 
     The observation is ``"observation"`` of shape ``[..., 2]`` when masked and ``"pixels"`` of shape
-    ``[..., 1, size, size]`` otherwise, float32. ``"is_init"`` and ``"step_count"`` are ``[..., 1]``. The batch size is
-    ``[num_envs]``, or empty for one environment. An episode ends when the pole falls (``"terminated"``) or after
-    500 steps (``"truncated"``).
+    ``[..., 1, size, size]`` otherwise, float32. ``"is_init"`` and ``"step_count"`` are ``[..., 1]``. The
+    batch size is ``[num_envs]``, or empty for one environment. An episode ends when the pole falls or the cart
+    leaves the track (``"terminated"``), or after 500 steps (``"truncated"``). Every reward is ``reward_scale``.
+
+    Raises:
+        ConfigError: ``loc`` or ``scale`` has neither one entry nor one for every entry of the observation.
+            The defaults of ``EnvConfig`` are for masked observations; the preset ``"pixel-cartpole"`` has the
+            values for pictures.
 
     Example:
         >>> env = make_env(EnvConfig(num_envs=1))
         >>> env.rollout(3)["observation"].shape
         torch.Size([3, 2])
     """
+    _check_norm(cfg)
     if cfg.observation == "pixels":
         prepare_display()
         key = "pixels"
@@ -55,12 +61,24 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
     else:
         key = "observation"
         see = [UnaryTransform(in_keys=[key], out_keys=[key], fn=hide_velocities)]
+    # As tensors: ObservationNorm would raise a negative number to 1e-6.
     loc, scale = torch.tensor(cfg.loc), torch.tensor(cfg.scale)
     normalise = ObservationNorm(loc, scale, in_keys=[key])
     return TransformedEnv(
         _base_env(cfg),
         Compose(*see, normalise, RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker()),
     )
+
+
+def _check_norm(cfg: EnvConfig) -> None:
+    entries = 1 if cfg.observation == "pixels" else len(VISIBLE)
+    for name, values in (("loc", cfg.loc), ("scale", cfg.scale)):
+        if len(values) not in (1, entries):
+            expected = "1 number" if entries == 1 else f"1 or {entries} numbers"
+            raise ConfigError(
+                f"{name}={values}: expected {expected} for observation={cfg.observation!r}; "
+                "Config.preset has values for each kind"
+            )
 
 
 def _base_env(cfg: EnvConfig) -> EnvBase:
@@ -79,7 +97,7 @@ def _base_env(cfg: EnvConfig) -> EnvBase:
 
 
 def prepare_display() -> None:
-    """Let pygame draw where there is no screen (Linux without a display), unless the reader chose a driver."""
+    """Let pygame draw on Linux without a display, unless ``SDL_VIDEODRIVER`` names a driver already."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
