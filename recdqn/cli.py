@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -101,6 +102,9 @@ def main() -> None:
     """Run the command line."""
     from recdqn.config import UserError
 
+    logging.getLogger("torchrl").setLevel(
+        logging.WARNING
+    )  # it writes to standard output, which is for results
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"train": train, "evaluate": evaluate, "watch": watch},

@@ -84,7 +84,7 @@ class PolicyConfig(_Checked):
     """
 
     cell: Literal["lstm", "gru"] = "lstm"
-    hidden_size: int = _number(128, 1)
+    hidden_size: int = _number(64, 1)
     features: int = _number(64, 1)
     channels: tuple[int, ...] = _number((16, 32, 32), 1)
     kernels: tuple[int, ...] = _number((8, 4, 3), 1)
@@ -133,12 +133,13 @@ class TrainConfig(_Checked):
     """The loop (chapter 5).
 
     Attributes:
-        total_frames: environment steps in all, over all environments.
+        total_frames: environment steps in all, over all environments; whole collections only.
         frames_per_batch: environment steps per collection, over all environments.
         warmup_frames: environment steps before the first update.
         updates: gradient steps per collection.
         learning_rate, final_learning_rate: of Adam, at the first and the last frame, in a straight line between.
         max_grad_norm: a longer gradient is scaled down to this norm.
+        average: the evaluated policy is a running average of the weights; share of it kept at each update.
         eval_every: collections between two evaluations.
         eval_episodes: greedy episodes per evaluation.
         solved_return: training stops when an evaluation and then ``solved_episodes`` more greedy episodes
@@ -150,13 +151,19 @@ class TrainConfig(_Checked):
     frames_per_batch: int = _number(64, 1)
     warmup_frames: int = _number(1_024, 0)
     updates: int = _number(16, 1)
-    learning_rate: float = _number(1e-3, 0.0, 1.0)
+    learning_rate: float = _number(5e-4, 0.0, 1.0)
     final_learning_rate: float = _number(1e-4, 0.0, 1.0)
     max_grad_norm: float = _number(10.0, 0.0)
-    eval_every: int = _number(50, 1)
+    average: float = _number(0.999, 0.0, 1.0)
+    eval_every: int = _number(25, 1)
     eval_episodes: int = _number(20, 1)
     solved_return: float = _number(475.0, 0.0)
     solved_episodes: int = _number(100, 1)
+
+    @property
+    def collections(self) -> int:
+        """How many collections fit into ``total_frames``; at least one."""
+        return max(1, self.total_frames // self.frames_per_batch)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
     env.append_transform(get_primers_from_module(policy))
     env.set_seed(EVAL_SEED + seed)
     device = next((p.device for p in policy.parameters()), torch.device("cpu"))
-    total, length = torch.zeros(env.batch_size), torch.zeros(env.batch_size, dtype=torch.long)
+    total = torch.zeros(env.batch_size, dtype=torch.double)  # float32 drifts over 500 small rewards
+    length = torch.zeros(env.batch_size, dtype=torch.long)
     running = torch.ones(env.batch_size, dtype=torch.bool)
     td = env.reset()
     with set_exploration_type(ExplorationType.DETERMINISTIC):
@@ -94,7 +95,7 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
             length += running
             running &= ~step["next", "done"].squeeze(-1)
     env.close()
-    returns = (total[:episodes].double() / cfg.reward_scale).round(decimals=3)
+    returns = (total[:episodes] / cfg.reward_scale).round(decimals=3)
     return Evaluation(tuple(returns.tolist()), tuple(length[:episodes].tolist()))
 
 

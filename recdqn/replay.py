@@ -79,7 +79,7 @@ def make_collector(
         env,
         policy,
         frames_per_batch=cfg.train.frames_per_batch,
-        total_frames=cfg.train.total_frames,
+        total_frames=cfg.train.collections * cfg.train.frames_per_batch,
         replay_buffer=replay_buffer,
         policy_device=torch.device(cfg.device),
         env_device="cpu",

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 from tensordict.nn import TensorDictSequential
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchrl.objectives import SoftUpdate
 from torchrl.record.loggers import Logger, get_logger
 from tqdm.auto import tqdm
@@ -33,7 +34,7 @@ class Run:
 
     Attributes:
         cfg: the configuration it trained with.
-        policy: the policy, with the weights of its last update.
+        policy: the policy, with the running average of its weights.
         metrics: one dictionary per evaluation: ``"frames"`` and ``"updates"`` so far, ``"seconds"`` since the
             start, ``"returns"`` (one per greedy episode), ``"loss"`` and ``"grad_norm"`` (means since the last
             evaluation), ``"eps"``.
@@ -86,22 +87,28 @@ def train(
             double_dqn=cfg.loss.double_dqn,
         )
         target = SoftUpdate(loss_fn, tau=cfg.loss.tau)
+        average = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.average))
         optim = torch.optim.Adam(loss_fn.parameters(), lr=cfg.train.learning_rate)
         buffer = make_replay_buffer(cfg, scratch)
         collector = make_collector(cfg, env, policy, buffer)
         stack.callback(collector.shutdown)
 
-        run, frames, updates, start = Run(cfg, policy), 0, 0, time.perf_counter()
+        run, frames, updates, start = Run(cfg, average.module), 0, 0, time.perf_counter()
         losses: list[float] = []
         norms: list[float] = []
         bar = stack.enter_context(
-            tqdm(total=cfg.train.total_frames, unit="frame", disable=not progress, dynamic_ncols=True)
+            tqdm(
+                total=cfg.train.collections * cfg.train.frames_per_batch,
+                unit="frame",
+                disable=not progress,
+                dynamic_ncols=True,
+            )
         )
         for collection, _ in enumerate(collector, start=1):
             frames += cfg.train.frames_per_batch
             bar.update(cfg.train.frames_per_batch)
             exploration.step(cfg.train.frames_per_batch)
-            last = frames >= cfg.train.total_frames
+            last = collection == cfg.train.collections
 
             if frames >= cfg.train.warmup_frames:
                 _set_learning_rate(optim, cfg, frames)
@@ -112,6 +119,7 @@ def train(
                     optim.step()
                     optim.zero_grad()
                     target.step()
+                    average.update_parameters(policy)
                     losses.append(loss.item())
                     norms.append(norm.item())
                 updates += cfg.train.updates
@@ -119,7 +127,7 @@ def train(
                     raise FloatingPointError(f"the loss is {losses[-1]} after {frames} frames")
 
             if losses and (collection % cfg.train.eval_every == 0 or last):
-                result = evaluate(policy, cfg.env, cfg.train.eval_episodes, seed=collection)
+                result = evaluate(run.policy, cfg.env, cfg.train.eval_episodes, seed=collection)
                 row = {
                     "frames": frames,
                     "updates": updates,
@@ -138,7 +146,7 @@ def train(
                     log.log_scalar("eval/return", result.mean, step=frames)
                 if result.mean >= cfg.train.solved_return:
                     confirmed = evaluate(
-                        policy, cfg.env, cfg.train.solved_episodes, seed=cfg.train.total_frames
+                        run.policy, cfg.env, cfg.train.solved_episodes, seed=cfg.train.total_frames
                     )
                     if confirmed.mean >= cfg.train.solved_return:
                         run.final = confirmed
