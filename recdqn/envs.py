@@ -40,8 +40,9 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
 
     The observation is ``"observation"`` of shape ``[..., 2]`` when masked and ``"pixels"`` of shape
     ``[..., 1, size, size]`` otherwise, float32. ``"is_init"`` and ``"step_count"`` are ``[..., 1]``. The
-    batch size is ``[num_envs]``, or empty for one environment. An episode ends when the pole falls or the cart
-    leaves the track (``"terminated"``), or after 500 steps (``"truncated"``). Every reward is ``reward_scale``.
+    batch size is ``[num_envs]``, or empty for one environment. An episode ends when the pole falls or the
+    cart leaves the track (``"terminated"``), or after 500 steps (``"truncated"``). Every reward is
+    ``reward_scale``.
 
     Raises:
         ConfigError: ``loc`` or ``scale`` has neither one entry nor one for every entry of the observation.
