@@ -149,23 +149,20 @@ def _draw_key(ax: Axes, key: str | tuple[str, ...], side: int, at: float, y: flo
 
 
 def pole_embeddings(pictures: Tensor, pooled: Tensor, flat: Tensor) -> Figure:
-    """Draw two pictures ``[2, 1, H, W]`` and their pooled and flattened embeddings (chapter 2)."""
+    """Draw two pictures ``[2, 1, H, W]``, and one's embeddings against the other's (chapter 2)."""
     with style():
-        fig, axes = plt.subplot_mosaic(
-            "abpp;abff", figsize=(7.5, 2.9), gridspec_kw={"width_ratios": [1, 1, 1.2, 1.2]}
-        )
-        for name, picture, color, where in zip("ab", pictures, (BLUE, RED), ("left", "right"), strict=True):
-            ax = axes[name]
+        fig, axes = plt.subplots(1, 4, figsize=(7.5, 2.3))
+        for ax, picture, where in zip(axes[:2], pictures, ("left", "right"), strict=True):
             ax.imshow(picture[0], cmap="Greys")
-            ax.set(xticks=[], yticks=[])
-            ax.set_title(f"pole at the {where}", color=color)
-        for name, values, title in (("p", pooled, "pooled"), ("f", flat, "flattened")):
-            ax = axes[name]
-            ax.plot(values[0], color=BLUE, lw=2.4 if name == "p" else 0.8)
-            ax.plot(values[1], color=RED, lw=1.0 if name == "p" else 0.8, ls="--" if name == "p" else "-")
-            ax.set_title(f"{title}: {values.shape[-1]:,} numbers")
-            ax.set_yticks([])
-        axes["f"].set_xlabel("entry of the embedding")
+            ax.set(xticks=[], yticks=[], title=f"bar at the {where}")
+            for spine in ax.spines.values():
+                spine.set(visible=True, color=GREY)
+        for ax, values, title in ((axes[2], pooled, "pooled"), (axes[3], flat, "flattened")):
+            ends = [values.min().item(), values.max().item()]
+            ax.plot(ends, ends, color=GREY, lw=1)
+            ax.plot(values[0], values[1], "o", color=BLUE, ms=3, mew=0, alpha=0.6)
+            ax.set(xticks=[], yticks=[], xlabel="entry, left", ylabel="entry, right", box_aspect=1)
+            ax.set_title(f"{values.shape[-1]:,} {title}")
     return fig
 
 
@@ -219,7 +216,7 @@ def state_flow(steps: Sequence[Step], row: int = 0, units: int = 12) -> Figure:
         for t, step in enumerate(steps):
             ax.annotate("", (t, 1.98), (t, 1.02), arrowprops={"arrowstyle": "->", "color": SKY, "lw": 0.9})
             if step.done[key]:
-                ax.plot(t + 0.5, 1.5, "x", color=RED, ms=8, mew=2.2, zorder=4)
+                ax.plot(t + 0.5, 1.5, "x", color=RED, ms=8, mew=2.2, zorder=4, clip_on=False)
                 ax.axvline(t + 0.5, color=RED, lw=1.2, ls=":", zorder=3)
             elif t + 1 < len(steps):
                 arrow = {"arrowstyle": "->", "color": "black", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
@@ -391,15 +388,21 @@ def errors_after_start(curves: dict[str, Tensor], scale: float) -> Figure:
 
 
 def errors_by_position(slices: dict[str, Sequence[Tensor]]) -> Figure:
-    """Draw each slice's error against its steps, one colour per loss, means in bold (chapter 4)."""
+    """Draw errors against the step of a slice, one colour per loss: the mean and the range (chapter 4)."""
     with style():
         fig, ax = plt.subplots(figsize=(7.5, 3.0))
         for (name, curves), color in zip(slices.items(), (RED, BLUE), strict=True):
-            for curve in curves:
-                ax.plot(curve, color=color, lw=0.8, alpha=0.25)
             longest = max(len(curve) for curve in curves)
-            mean = [np.mean([float(c[t]) for c in curves if len(c) > t]) for t in range(longest)]
-            ax.plot(mean, "o-", color=color, ms=4, lw=2, label=name)
+            steps = [np.array([float(c[t]) for c in curves if len(c) > t]) for t in range(longest)]
+            ax.fill_between(
+                np.arange(longest),
+                [max(x.min(), 1e-9) for x in steps],
+                [max(x.max(), 1e-9) for x in steps],
+                color=color,
+                alpha=0.15,
+                lw=0,
+            )
+            ax.plot([max(x.mean(), 1e-9) for x in steps], "o-", color=color, ms=4, label=name)
         ax.set(xlabel="step of the slice", ylabel="how far $|\\delta|$ is off", yscale="log")
         ax.set_xticks(np.arange(longest))
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -425,8 +428,15 @@ def learning_curves(
         for label, evaluations in runs.items():
             ax.plot(*_curve(evaluations), marker=".", label=label)
         ax.axhline(TrainConfig.solved_return, ls="--", lw=1, color=GREY)
-        ax.text(0, TrainConfig.solved_return, f" solved: {TrainConfig.solved_return:.0f}", va="bottom", color=GREY)
-        ax.set(xlabel="environment steps", ylabel="mean return, greedy", xlim=(0, None), ylim=(0, MAX_RETURN * 1.08))
+        ax.text(
+            0, TrainConfig.solved_return, f" solved: {TrainConfig.solved_return:.0f}", va="bottom", color=GREY
+        )
+        ax.set(
+            xlabel="environment steps",
+            ylabel="mean return, greedy",
+            xlim=(0, None),
+            ylim=(0, MAX_RETURN * 1.08),
+        )
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 

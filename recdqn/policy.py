@@ -14,12 +14,28 @@ from recdqn.config import PolicyConfig
 def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     """Build the policy for ``env``, fill its lazy parameters, and add its primer to ``env``.
 
-    The modules are, in order: features (``ConvNet`` for ``"pixels"``, ``MLP`` for ``"observation"``) to ``"embed"``;
-    ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``); ``MLP`` to ``"action_value"``
-    (``[..., actions]``); ``QValueModule`` to ``"action"``; ``EGreedyModule``, which acts only while exploration is on.
-    ``policy[:-1]`` is the value network that the loss trains.
+    The modules are, in order:
+
+    - features to ``"embed"``: a flattened ``ConvNet`` for ``"pixels"``, one layer for ``"observation"``
+      (``[..., features]``);
+    - ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``), with a state of
+      ``[..., 1, hidden_size]``;
+    - ``MLP`` to ``"action_value"`` (``[..., actions]``), which starts near ``initial_value``;
+    - ``QValueModule`` to ``"action"``, as the action spec writes it, and ``"chosen_action_value"``;
+    - ``EGreedyModule``, which acts unless the exploration type is deterministic. Its ``step(frames)`` lowers
+      the share of random actions; nothing else does.
+
+    ``policy[:-1]`` is the value network that the loss trains; it shares its parameters with the policy. A
+    recurrent layer between features and values follows :cite:t:`hausknecht2015deep`.
 
     The primer puts the recurrent state into every reset of ``env``. Without it the policy runs, and forgets.
+
+    Args:
+        cfg: cell, sizes, first values and exploration.
+        env: an environment from :func:`recdqn.make_env`. It is changed: a ``TensorDictPrimer`` is appended.
+
+    Returns:
+        The policy, on the CPU. It also fits environments of another batch size that have the primer.
 
     Example:
         >>> cfg = Config.preset("masked-cartpole")
