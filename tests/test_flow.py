@@ -198,6 +198,19 @@ def test_parallel_env_equals_serial_env():
     assert_same(*results)
 
 
+def test_primers_inside_the_rows_do_the_same_as_one_outside():
+    cfg, _, policy = build()
+    outside = TransformedEnv(SerialEnv(2, functools.partial(make_env, cfg.env)))
+    outside.append_transform(policy[1].make_tensordict_primer())
+    inside = SerialEnv(2, lambda: make_env(cfg.env).append_transform(policy[1].make_tensordict_primer()))
+    results = []
+    for env in (outside, inside):
+        env.set_seed(0)
+        results.append(rollout(env, policy[:-1], STEPS))
+    assert results[0]["next", "done"].any()
+    assert_same(*results)
+
+
 def test_method_needs_the_primer_and_function_does_not():
     cfg, _, policy = build()
     bare = make_env(cfg.env)
