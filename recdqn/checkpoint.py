@@ -26,7 +26,9 @@ CONFIG, METRICS, WEIGHTS, MANIFEST = "config.json", "metrics.json", "policy.pt",
 
 
 def prepare_run(out: str | Path, cfg: Config) -> None:
-    """Make the folder ``out`` and write the configuration into it.
+    """Make the folder ``out`` and write the configuration and the manifest into it.
+
+    The manifest says what makes the run: command, commit, versions, machine, threads, seed and date.
 
     Raises:
         UserError: if ``out`` is not empty, or cannot be made or written.
@@ -37,6 +39,7 @@ def prepare_run(out: str | Path, cfg: Config) -> None:
             raise UserError(f"{folder} is not empty: choose another folder, or remove it first")
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / CONFIG, json.dumps(cfg.to_dict(), indent=2).encode())
+        _write(folder / MANIFEST, json.dumps(_manifest(cfg), indent=2).encode())
     except OSError as error:
         raise UserError(
             f"cannot write a run into {folder}: {error.strerror}; choose another folder"
@@ -87,15 +90,12 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Run:
     return Run(cfg, policy, saved["evaluations"], final)
 
 
-def write_manifest(out: str | Path, cfg: Config, frames: int, seconds: float) -> None:
-    """Record what made the run: versions, seed, machine, threads, command, commit, date, frames and seconds."""
+def _manifest(cfg: Config) -> dict[str, Any]:
     packages = ("recdqn", "torch", "torchvision", "torchrl", "tensordict", "gymnasium", "pygame", "numpy")
-    manifest: dict[str, Any] = {
+    return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "preset": cfg.name,
         "seed": cfg.seed,
-        "frames": frames,
-        "seconds": round(seconds, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
@@ -104,7 +104,6 @@ def write_manifest(out: str | Path, cfg: Config, frames: int, seconds: float) ->
         "device": cfg.device,
         "threads": cfg.threads,
     }
-    _write(Path(out) / MANIFEST, json.dumps(manifest, indent=2).encode())
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -38,6 +38,7 @@ def train(
         device: cpu, or cuda where there is a GPU.
     """
     import recdqn
+    from recdqn.results import mean_return
 
     cfg = recdqn.Config.preset(preset, seed=seed).replace(device=device)
     if frames is not None:
@@ -121,3 +122,6 @@ def main() -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+if __name__ == "__main__":
+    main()

@@ -150,9 +150,9 @@ class TrainConfig(_Checked):
     total_frames: int = _number(60_000, 1)
     frames_per_batch: int = _number(64, 1)
     warmup_frames: int = _number(1_024, 0)
-    updates: int = _number(16, 1)
+    updates: int = _number(8, 1)
     learning_rate: float = _number(5e-4, 0.0, 1.0)
-    final_learning_rate: float = _number(1e-4, 0.0, 1.0)
+    final_learning_rate: float = _number(1e-5, 0.0, 1.0)
     max_grad_norm: float = _number(10.0, 0.0)
     average: float = _number(0.999, 0.0, 1.0)
     eval_every: int = _number(25, 1)
@@ -229,7 +229,7 @@ PRESETS: dict[str, Config] = {
     "pixel-cartpole": Config(
         # a white picture with a dark cart: 1 - pixels puts the background at 0
         env=EnvConfig(observation="pixels", loc=(1.0,), scale=(-1.0,)),
-        train=TrainConfig(updates=8, eval_every=50, eval_episodes=10),  # pictures cost 20 times as much
+        train=TrainConfig(eval_every=50, eval_episodes=10),  # pictures cost 20 times as much
     ),
 }
 

@@ -25,7 +25,9 @@ def recorded_runs(preset: str, folder: Path = RESULTS) -> list[dict]:
         config, metrics, manifest = (json.loads((path / n).read_text()) for n in (CONFIG, METRICS, MANIFEST))
         runs.append({"path": path, "seed": config["seed"], "config": config, "manifest": manifest} | metrics)
     if not runs:
-        raise UserError(f"no recorded run of {preset!r} in {folder}: clone the repository, or run 'make results'")
+        raise UserError(
+            f"no recorded run of {preset!r} in {folder}: clone the repository, or run 'make results'"
+        )
     return sorted(runs, key=lambda run: run["seed"])
 
 
@@ -45,9 +47,9 @@ def results_table(folder: Path = RESULTS) -> str:
             best = max(map(mean_return, run["evaluations"]))
             final = run["final"]
             reached = "" if final is None else f"{mean_return(final):.1f}, {len(final['returns'])} episodes"
-            minutes = run["manifest"]["seconds"] / 60
+            minutes = run["evaluations"][-1]["seconds"] / 60
             lines.append(
-                f"| {preset} | {run['seed']} | {run['manifest']['frames']:,} | {minutes:.1f} | {best:.1f} "
+                f"| {preset} | {run['seed']} | {run['evaluations'][-1]['frames']:,} | {minutes:.1f} | {best:.1f} "
                 f"| {reached or '–'} | {'yes' if final else 'no'} |"
             )
     return "\n".join(lines)

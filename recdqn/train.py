@@ -19,8 +19,8 @@ from torchrl.objectives import SoftUpdate
 from torchrl.record.loggers import Logger, get_logger
 from tqdm.auto import tqdm
 
-from recdqn.checkpoint import prepare_run, save_checkpoint, write_manifest
-from recdqn.config import Config, UserError
+from recdqn.checkpoint import prepare_run, save_checkpoint
+from recdqn.config import Config, ConfigError, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import Evaluation, evaluate
 from recdqn.loss import RecurrentDQNLoss
@@ -156,12 +156,21 @@ def train(
                     break
         if out is not None:
             save_checkpoint(out, run)
-            write_manifest(out, cfg, frames, time.perf_counter() - start)
     return run
 
 
 def _check(cfg: Config, out: str | Path | None, logger: str | None) -> None:
     """Refuse what cannot work before anything is made."""
+    frames = cfg.train.collections * cfg.train.frames_per_batch
+    if frames < cfg.train.warmup_frames:
+        raise ConfigError(
+            f"total_frames={cfg.train.total_frames!r}: no update would be made before the {frames} environment steps "
+            f"of whole collections are over; expected at least warmup_frames={cfg.train.warmup_frames}"
+        )
+    if cfg.train.frames_per_batch % cfg.env.num_envs:
+        raise ConfigError(
+            f"frames_per_batch={cfg.train.frames_per_batch!r}: expected a multiple of num_envs={cfg.env.num_envs}"
+        )
     try:
         torch.zeros(1, device=cfg.device)
     except (RuntimeError, AssertionError) as error:
