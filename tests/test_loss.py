@@ -612,6 +612,22 @@ def own_loss(network, target, slices, **kwargs):
     return list(batch["td_error"].squeeze(-1).split([len(s) for s in slices]))
 
 
+def test_torchrl_leaks_over_resets_inside_rows(cell):
+    """Rows ``[B, T]`` with an episode's end inside: what comes after it hears what came before."""
+    generator = torch.Generator().manual_seed(5)
+    first, second, other = (random_slice(n, generator, cell=cell, end="terminated") for n in (3, 4, 3))
+    network = make_network(cell=cell)
+    differences = []
+    for loss in (DQNLoss, RecurrentDQNLoss):
+        loss_fn, after = make_loss(network, loss=loss), []
+        for before in (first, other):
+            rows = as_batch([before, second, before, second]).reshape(2, 7)
+            loss_fn(rows)
+            after.append(rows["td_error"][:, 3:])
+        differences.append((after[0] - after[1]).abs().max().item())
+    assert differences[0] > 1e-2 and differences[1] < 1e-12
+
+
 @pytest.mark.parametrize("double_dqn", [False, True])
 def test_torchrl_leaks_from_slice_to_slice(slices, cell, double_dqn):
     """Its target pass: a change in one slice changes the errors of the next one."""
