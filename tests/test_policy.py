@@ -21,9 +21,9 @@ def build(observation="masked", num_envs=3, **policy):
     """A small environment and policy: their sizes differ, so that a mixed-up shape shows."""
     torch.manual_seed(0)
     cfg = Config.preset("pixel-cartpole" if observation == "pixels" else "masked-cartpole")
-    cfg = cfg.replace(
-        env={"num_envs": num_envs}, policy={"hidden_size": 12, "features": 10, "head": 7, **policy}
-    )
+    sizes = {"hidden_size": 12, "features": 10, "head": 7}
+    convolutions = {"channels": (16, 32, 32), "kernels": (8, 4, 3), "strides": (4, 2, 1)}
+    cfg = cfg.replace(env={"num_envs": num_envs}, policy={**sizes, **convolutions, **policy})
     env = make_env(cfg.env)
     env.set_seed(0)
     return env, make_policy(cfg.policy, env)
