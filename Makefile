@@ -28,7 +28,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
 
 results: $(STAMP)
-	$(BIN)/python -m recdqn.record
+	for seed in 0 1 2; do rm -rf results/masked-cartpole/seed-$$seed && \
+	  $(BIN)/recdqn train masked-cartpole --seed $$seed --out results/masked-cartpole/seed-$$seed || exit 1; done
+	rm -rf results/pixel-cartpole/seed-0
+	$(BIN)/recdqn train pixel-cartpole --seed 0 --out results/pixel-cartpole/seed-0
+	$(BIN)/recdqn watch results/masked-cartpole/seed-0 --out book/_static/masked-agent.gif
+	$(BIN)/python -m recdqn.results README.md
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

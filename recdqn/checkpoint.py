@@ -73,7 +73,8 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Run:
     missing = [name for name in (CONFIG, METRICS, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise UserError(
-            f"{folder} is not a run: {', '.join(missing)} not found; give the folder named by 'recdqn train --out'"
+            f"{folder} is not a run: {', '.join(missing)} not found; "
+            "give the folder named by 'recdqn train --out'"
         )
     try:
         cfg = Config.from_dict(json.loads((folder / CONFIG).read_text()))

@@ -1,7 +1,7 @@
 """The command line: ``recdqn train``, ``recdqn evaluate`` and ``recdqn watch`` (chapter 5).
 
-Progress and messages go to standard error, results to standard output. Input that cannot be used ends with one line and
-exit status 2.
+Progress and messages go to standard error, results to standard output. Input that cannot be used ends with one line
+and exit status 2.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ def main() -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
 """Every number of the project: configurations, presets and run profiles (all chapters).
 
-Values marked [drqn] follow Hausknecht & Stone (2015), [dqn] Mnih et al. (2015), [r2d2] Kapturowski et al. (2019);
-the others were chosen by the runs recorded in ``results/``.
+Values marked [dqn] follow Mnih et al. (2015), [r2d2] Kapturowski et al. (2019); the others were chosen by trying them
+on the presets, whose outcomes are recorded in ``results/``.
 """
 
 from __future__ import annotations

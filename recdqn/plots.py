@@ -1,4 +1,4 @@
-"""Every figure of the book (all chapters): one style, colours that the colour-blind can tell apart, white ground."""
+"""Every figure of the book (all chapters): one style, colours for the colour-blind too, a white ground."""
 
 from __future__ import annotations
 
@@ -438,6 +438,29 @@ def learning_curves(
             ylim=(0, MAX_RETURN * 1.08),
         )
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def replay_counts(draws: Mapping[str, Sequence[Tensor]]) -> Figure:
+    """Draw how often each step of each episode was sampled, one panel for each sampler (chapter 5).
+
+    Args:
+        draws: by sampler, one tensor ``[steps]`` for each episode, relative to the mean over all steps.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(draws), sharey=True)
+        for ax, (name, episodes) in zip(axes, draws.items(), strict=True):
+            at = 0
+            for number, counts in enumerate(episodes):
+                steps = range(at, at + len(counts))
+                ax.plot(
+                    steps, counts, color=(ORANGE, BLUE)[number % 2], label=f"episode of {len(counts)} steps"
+                )
+                at += len(counts) + 5
+            ax.axhline(1, ls="--", lw=1, color=GREY)
+            ax.set(title=name, xlabel="step", yscale="log")
+        axes[0].set_ylabel("draws per step, mean = 1")
+        axes[0].legend()
     return fig
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import NestedKey
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.collectors import Collector
-from torchrl.data import LazyMemmapStorage, SliceSampler, TensorDictReplayBuffer
+from torchrl.data import LazyMemmapStorage, SliceSampler, Storage, TensorDictReplayBuffer
 from torchrl.envs import TransformedEnv
 
 from recdqn.config import Config
@@ -21,12 +22,21 @@ TRAJECTORY = (
 
 
 class StepUniformSliceSampler(SliceSampler):
-    """A ``SliceSampler`` that draws episodes in proportion to their length (chapter 5).
+    """A ``SliceSampler`` that replays every stored step equally often (chapter 5).
 
-    TorchRL 0.14.1 draws every episode with the same probability, so a step of an early, short episode is replayed
-    many times as often as one of a long episode. Here all steps count about alike. The arguments are those of
-    :class:`torchrl.data.SliceSampler`.
+    TorchRL 0.14.1 draws every episode with the same probability, so a step of a short episode comes up more often than
+    one of a long episode. And it draws slices that lie wholly inside the episode, so the first and the last step of a
+    long episode come up ``slice_len`` times less often than those in the middle, and the last step is where the pole
+    falls. Here a slice may reach over either end of its episode and is cut off there, and an episode is drawn in
+    proportion to the number of places where a slice can lie.
+
+    Args:
+        slice_len: environment steps of one slice; at an episode's ends it is shorter.
+        traj_key: where the number of the episode is found.
     """
+
+    def __init__(self, *, slice_len: int, traj_key: NestedKey) -> None:
+        super().__init__(slice_len=slice_len, traj_key=traj_key, strict_length=False)
 
     def _sample_slices(
         self,
@@ -37,12 +47,27 @@ class StepUniformSliceSampler(SliceSampler):
         num_slices: int,
         storage_length: int,
         traj_idx: Tensor | None = None,
-        **kwargs: Any,
+        *,
+        storage: Storage,
     ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-        if traj_idx is None:
-            traj_idx = torch.multinomial(lengths.float(), num_slices, replacement=True)
-        return super()._sample_slices(
-            lengths, start_idx, stop_idx, seq_length, num_slices, storage_length, traj_idx, **kwargs
+        longest = lengths.clamp_max(seq_length)  # slice of each episode
+        places = lengths + longest - 1
+        episode = torch.multinomial(places / longest, num_slices, replacement=True)
+        first = (torch.rand(num_slices) * places[episode]).long() - longest[episode] + 1
+        stop = torch.minimum(first + longest[episode], lengths[episode])
+        first = first.clamp_min(0)
+        start_idx = start_idx[episode]
+        start_idx[:, 0] += first
+        # The parent turns whole episodes of these lengths into indices.
+        return self._get_index(
+            lengths=stop - first,
+            start_idx=start_idx,
+            stop_idx=stop_idx,
+            seq_length=stop - first,
+            num_slices=num_slices,
+            storage_length=storage_length,
+            traj_idx=torch.arange(num_slices),
+            storage=storage,
         )
 
 
@@ -60,9 +85,7 @@ def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> Te
     slices = cfg.replay.slices
     return TensorDictReplayBuffer(
         storage=LazyMemmapStorage(cfg.replay.capacity, ndim=ndim, scratch_dir=scratch_dir),
-        sampler=StepUniformSliceSampler(
-            slice_len=cfg.replay.slice_len, strict_length=False, traj_key=TRAJECTORY
-        ),
+        sampler=StepUniformSliceSampler(slice_len=cfg.replay.slice_len, traj_key=TRAJECTORY),
         batch_size=slices * cfg.replay.slice_len,
         dim_extend=ndim - 1,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from recdqn.checkpoint import CONFIG, MANIFEST, METRICS
@@ -53,3 +54,15 @@ def results_table(folder: Path = RESULTS) -> str:
                 f"| {reached or '–'} | {'yes' if final else 'no'} |"
             )
     return "\n".join(lines)
+
+
+def write_table(readme: Path) -> None:
+    """Put the table between the markers ``<!-- results -->`` and ``<!-- /results -->`` of ``readme``."""
+    before, rest = readme.read_text(encoding="utf-8").split("<!-- results -->")
+    after = rest.split("<!-- /results -->")[1]
+    table = results_table()
+    readme.write_text(f"{before}<!-- results -->\n{table}\n<!-- /results -->{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_table(Path(sys.argv[1]))

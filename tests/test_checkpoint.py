@@ -1,0 +1,82 @@
+import json
+
+import pytest
+import torch
+
+from recdqn import evaluate, load_checkpoint, save_checkpoint, train
+from recdqn.checkpoint import CONFIG, MANIFEST, METRICS, WEIGHTS
+from recdqn.config import UserError
+
+
+@pytest.fixture
+def run(tiny, tmp_path):
+    return train(tiny.replace(policy={"cell": "gru"}), out=tmp_path / "run", progress=False)
+
+
+def test_round_trip(run, tmp_path):
+    again = load_checkpoint(tmp_path / "run")
+    assert (again.cfg, again.metrics, again.final) == (run.cfg, run.metrics, run.final)
+    assert evaluate(again.policy, run.cfg.env, episodes=5) == evaluate(run.policy, run.cfg.env, episodes=5)
+    state = run.policy.state_dict()
+    assert again.policy.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in again.policy.state_dict().items())
+
+
+def test_folder_holds_four_files_and_no_leftovers(run, tmp_path):
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted(
+        [CONFIG, MANIFEST, METRICS, WEIGHTS]
+    )
+
+
+def test_manifest_says_what_made_it(run, tmp_path):
+    manifest = json.loads((tmp_path / "run" / MANIFEST).read_text())
+    assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (manifest["seed"], manifest["threads"], manifest["device"]) == (0, 1, "cpu")
+    assert {"command", "commit", "date", "machine"} <= manifest.keys()
+
+
+def test_saving_again_replaces(run, tmp_path):
+    with torch.no_grad():
+        for p in run.policy.parameters():
+            p.zero_()
+    save_checkpoint(tmp_path / "run", run)
+    assert all((p == 0).all() for p in load_checkpoint(tmp_path / "run").policy.parameters())
+
+
+def test_not_a_run(tmp_path):
+    with pytest.raises(UserError, match="is not a run: config.json, metrics.json, policy.pt not found"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_used_folder_is_not_overwritten(run, tmp_path, tiny):
+    before = (tmp_path / "run" / WEIGHTS).read_bytes()
+    with pytest.raises(UserError, match="run is not empty: choose another folder"):
+        train(tiny, out=tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, tiny):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write a run into .*file"):
+        train(tiny, out=tmp_path / "file" / "run", progress=False)
+
+
+@pytest.mark.parametrize("name", [CONFIG, METRICS, WEIGHTS])
+def test_damaged_files_are_named_in_one_line(run, tmp_path, name):
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match="holds a run that cannot be read") as error:
+        load_checkpoint(tmp_path / "run")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_weights_hold_no_code(run, tmp_path):
+    """A file that would run code when unpickled is refused."""
+
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('ran')",))
+
+    torch.save({"a": Evil()}, tmp_path / "run" / WEIGHTS)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_checkpoint(tmp_path / "run")

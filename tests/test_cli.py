@@ -1,0 +1,94 @@
+import json
+import subprocess
+import sys
+
+import imageio.v3 as iio
+import pytest
+
+from recdqn import Config, cli, load_checkpoint, train
+
+
+def run_main(monkeypatch, capsys, *arguments):
+    """The command line in this process: exit status, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["recdqn", *map(str, arguments)])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    cfg = Config.preset("masked-cartpole").replace(
+        train={"total_frames": 256, "warmup_frames": 192, "updates": 1, "eval_episodes": 2},
+        policy={"hidden_size": 8, "features": 8, "head": 8},
+    )
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    train(cfg, out=folder, progress=False)
+    return folder
+
+
+def test_train_in_a_process_of_its_own(tmp_path):
+    """As typed: a progress bar and the outcome on standard error, the folder on standard output."""
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "recdqn.cli", "train", "masked-cartpole"]
+    done = subprocess.run(
+        [*command, "--frames", "1100", "--seed", "3", "--out", "run"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "run\n"
+    assert "frame/s" in done.stderr and "not solved; best evaluation:" in done.stderr
+    run = load_checkpoint(tmp_path / "run")
+    assert run.cfg.seed == 3 and run.metrics[-1]["frames"] == 1_088  # 17 whole collections
+
+
+def test_evaluate(saved, monkeypatch, capsys):
+    status, out, _ = run_main(monkeypatch, capsys, "evaluate", saved, "--episodes", 3, "--json")
+    values = json.loads(out)
+    assert status == 0 and len(values["returns"]) == len(values["lengths"]) == 3
+    assert values["mean"] == pytest.approx(sum(values["returns"]) / 3)
+    status, out, _ = run_main(monkeypatch, capsys, "evaluate", saved, "--episodes", 3)
+    assert status == 0 and out.startswith(f"mean {values['mean']:.1f} ")
+
+
+def test_watch(saved, monkeypatch, capsys, tmp_path):
+    status, out, err = run_main(monkeypatch, capsys, "watch", saved, "--out", tmp_path / "film.mp4")
+    assert (status, out) == (0, f"{tmp_path / 'film.mp4'}\n")
+    assert iio.improps(tmp_path / "film.mp4", plugin="FFMPEG").shape[1:] == (200, 300, 3)
+    assert int(err.split()[-2]) > 5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "pong"], "recdqn: unknown preset 'pong': choose one of masked-cartpole, pixel-cartpole"),
+        (["train", "masked-cartpole", "--seed", "-1"], "recdqn: seed=-1: expected a number of at least 0"),
+        (["train", "masked-cartpole", "--frames", "-5"], "recdqn: total_frames=-5: expected a number of at"),
+        (["train", "masked-cartpole", "--device", "tpu"], "recdqn: device='tpu' cannot be used here"),
+        (["evaluate", "."], "recdqn: . is not a run"),
+        (["watch", "nowhere", "--out", "a.gif"], "recdqn: nowhere is not a run"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(arguments, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run_main(monkeypatch, capsys, *arguments)
+    assert status == 2 and out == ""
+    assert err.startswith(message) and len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_package_is_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, _, err = run_main(monkeypatch, capsys, "train", "masked-cartpole", "--logger", "tensorboard")
+    assert status == 2 and err.splitlines() == [
+        "recdqn: logger='tensorboard' needs the package tensorboard: pip install tensorboard"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_options_exit_with_2(monkeypatch, capsys):
+    status, out, err = run_main(monkeypatch, capsys, "train", "masked-cartpole", "--colour", "blue")
+    assert status == 2 and out == "" and "--colour" in err

@@ -1,0 +1,61 @@
+"""The recorded runs are what the README and the book say they are."""
+
+import json
+
+import pytest
+
+from recdqn import Config, evaluate, load_checkpoint
+from recdqn.config import PRESETS, UserError
+from recdqn.results import RESULTS, mean_return, recorded_runs, results_table
+
+README = RESULTS.parent / "README.md"
+
+
+def test_readme_shows_the_table_of_the_recorded_runs():
+    shown = README.read_text(encoding="utf-8").split("<!-- results -->")[1].split("<!-- /results -->")[0]
+    assert shown.strip() == results_table()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_recorded_runs_used_the_committed_preset(preset):
+    for run in recorded_runs(preset):
+        assert Config.from_dict(run["config"]) == Config.preset(preset, seed=run["seed"])
+        assert run["manifest"]["seed"] == run["seed"]
+        assert "dirty" not in run["manifest"]["commit"]
+        assert run["evaluations"][-1]["frames"] <= run["config"]["train"]["total_frames"]
+
+
+def test_masked_is_solved_for_three_seeds():
+    runs = recorded_runs("masked-cartpole")
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    for run in runs:
+        assert len(run["final"]["returns"]) == 100 and mean_return(run["final"]) >= 475
+        assert run["evaluations"][-1]["frames"] <= 60_000
+
+
+def test_recorded_weights_give_the_recorded_returns():
+    """The confirmation again, from the weights: the same hundred episodes, but for rounding in another PyTorch."""
+    run = recorded_runs("masked-cartpole")[0]
+    saved = load_checkpoint(run["path"])
+    again = evaluate(saved.policy, saved.cfg.env, episodes=100, seed=saved.cfg.train.total_frames)
+    assert again.mean == pytest.approx(mean_return(run["final"]), rel=0.02)
+
+
+def test_a_failed_run_stays_in_the_table(tmp_path):
+    run = recorded_runs("masked-cartpole")[0]
+    for preset in PRESETS:
+        folder = tmp_path / preset / "seed-9"
+        folder.mkdir(parents=True)
+        metrics = {
+            "evaluations": [{"frames": 3_200, "seconds": 90.0, "returns": [10.0, 20.0]}],
+            "final": None,
+        }
+        config = run["config"] | {"seed": 9}
+        for name, content in [("config", config), ("metrics", metrics), ("manifest", run["manifest"])]:
+            (folder / f"{name}.json").write_text(json.dumps(content))
+    assert "| masked-cartpole | 9 | 3,200 | 1.5 | 15.0 | – | no |" in results_table(tmp_path)
+
+
+def test_no_recorded_run(tmp_path):
+    with pytest.raises(UserError, match="no recorded run of 'masked-cartpole' in .*: clone the repository"):
+        recorded_runs("masked-cartpole", tmp_path)
