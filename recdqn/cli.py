@@ -1,7 +1,7 @@
 """The command line: ``recdqn train``, ``recdqn evaluate`` and ``recdqn watch`` (chapter 5).
 
-Progress and messages go to standard error, results to standard output. Input that cannot be used ends with one line
-and exit status 2.
+Progress and messages go to standard error, results to standard output. Input that cannot be used ends with
+one line and exit status 2.
 """
 
 from __future__ import annotations
@@ -48,10 +48,7 @@ def train(
     if run.final is not None:
         _say(f"solved after {run.metrics[-1]['frames']} frames: {run.final}")
     else:
-        best = max((sum(m["returns"]) / len(m["returns"]) for m in run.metrics), default=None)
-        _say(
-            "too few frames for an evaluation" if best is None else f"not solved; best evaluation: {best:.1f}"
-        )
+        _say(f"not solved; best evaluation: {max(map(mean_return, run.metrics)):.1f}")
     print(out)
 
 

@@ -1,7 +1,7 @@
 """Every number of the project: configurations, presets and run profiles (all chapters).
 
-Values marked [dqn] follow Mnih et al. (2015), [r2d2] Kapturowski et al. (2019); the others were chosen by trying them
-on the presets, whose outcomes are recorded in ``results/``.
+Values marked [dqn] follow Mnih et al. (2015), [r2d2] Kapturowski et al. (2019); the others were chosen by
+trying them on the presets, whose outcomes are recorded in ``results/``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EnvConfig(_Checked):
     """CartPole seen through transforms (chapter 1).
 
     Attributes:
-        observation: ``"masked"`` (cart position and pole angle, no velocities) or ``"pixels"`` (grey pictures).
+        observation: ``"masked"`` (cart position and pole angle, no velocities) or ``"pixels"`` (pictures).
         num_envs: environments that step together; 1 gives an environment without a batch dimension.
         image_size: height and width of the picture, in pixels.
         loc, scale: the network sees ``scale * observation + loc``; one entry each, or one for every entry of
@@ -77,8 +77,8 @@ class PolicyConfig(_Checked):
         features: units of the layer before the memory (masked observations; pictures are flattened instead).
         channels, kernels, strides: the convolutions for pictures, one entry per layer.
         head: units of the hidden layer between the memory and the Q-values.
-        initial_value: the last bias, so what every Q-value starts near. ``reward / (1 - gamma)`` is the value of
-            an episode that never ends; starting there spares the network the climb.
+        initial_value: the last bias, so what every Q-value starts near. ``reward / (1 - gamma)`` is the value
+            of an episode that never ends; starting there spares the network the climb.
         eps_start, eps_end: share of random actions at the beginning, and from ``eps_frames`` on.
         eps_frames: environment steps over which the share of random actions falls in a straight line.
     """
@@ -92,8 +92,8 @@ class PolicyConfig(_Checked):
     head: int = _number(64, 1)
     initial_value: float = 1.0
     eps_start: float = _number(1.0, 0.0, 1.0)
-    eps_end: float = _number(0.02, 0.0, 1.0)
-    eps_frames: int = _number(8_000, 1)
+    eps_end: float = _number(0.05, 0.0, 1.0)
+    eps_frames: int = _number(16_000, 1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class TrainConfig(_Checked):
         frames_per_batch: environment steps per collection, over all environments.
         warmup_frames: environment steps before the first update.
         updates: gradient steps per collection.
-        learning_rate, final_learning_rate: of Adam, at the first and the last frame, in a straight line between.
+        learning_rate, final_learning_rate: of Adam, at the first and the last frame, a straight line between.
         max_grad_norm: a longer gradient is scaled down to this norm.
         average: the evaluated policy is a running average of the weights; share of it kept at each update.
         eval_every: collections between two evaluations.
@@ -200,7 +200,12 @@ class Config(_Checked):
         return dataclasses.replace(PRESETS[name], name=name, seed=seed)
 
     def replace(self, **parts: Any) -> Config:
-        """Return a copy with other values; a dictionary changes fields of a part: ``replace(train={"updates": 8})``."""
+        """Return a copy with other values; a dictionary changes fields of a part.
+
+        Example:
+            >>> Config.preset("masked-cartpole").replace(seed=1, train={"updates": 4}).train.updates
+            4
+        """
         for key, value in parts.items():
             if isinstance(value, dict):
                 parts[key] = dataclasses.replace(getattr(self, key), **value)
@@ -266,15 +271,16 @@ class Profile:
     def cut(self, cfg: Config) -> Config:
         """Return ``cfg`` shortened to what this profile runs."""
         frames = self.pixel_frames if cfg.env.observation == "pixels" else self.masked_frames
-        train = dataclasses.replace(cfg.train, total_frames=min(frames, cfg.train.total_frames),
-                                    eval_episodes=min(self.eval_episodes, cfg.train.eval_episodes))  # fmt: skip
-        return dataclasses.replace(cfg, train=train)
+        return cfg.replace(
+            train={
+                "total_frames": min(frames, cfg.train.total_frames),
+                "eval_episodes": min(self.eval_episodes, cfg.train.eval_episodes),
+            }
+        )
 
 
 PROFILES: dict[str, Profile] = {
-    "smoke": Profile("smoke", masked_frames=1_280, pixel_frames=1_152, eval_episodes=2, updates=2, samples=500, repeats=2),
-    "book": Profile("book", masked_frames=60_000, pixel_frames=2_048, eval_episodes=20, updates=100, samples=2_000,
-                    repeats=10),
-    "full": Profile("full", masked_frames=60_000, pixel_frames=60_000, eval_episodes=20, updates=100, samples=2_000,
-                    repeats=20),
-}  # fmt: skip
+    "smoke": Profile("smoke", 1_280, 1_152, eval_episodes=2, updates=2, samples=500, repeats=2),
+    "book": Profile("book", 60_000, 2_048, eval_episodes=20, updates=100, samples=2_000, repeats=10),
+    "full": Profile("full", 60_000, 60_000, eval_episodes=20, updates=100, samples=2_000, repeats=20),
+}

@@ -101,12 +101,12 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
 
 @torch.no_grad()
 def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int = 0) -> int:
-    """Film one greedy episode into ``path`` (``.gif`` or ``.mp4``, 300 x 200 pixels), and return its length in steps.
+    """Film one greedy episode into ``path`` (300 x 200 pixels), and return its length in environment steps.
 
     Args:
         policy: any policy that acts in ``make_env(cfg)``.
         cfg: the environment it was trained in; masked ones are drawn as well.
-        path: the film; its folder must exist.
+        path: the film, a ``.gif`` or ``.mp4`` file; its folder must exist.
         seed: of the episode.
 
     Raises:

@@ -43,7 +43,7 @@ STYLE = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draw in the book's style: ``with style(): fig, ax = plt.subplots()``."""
+    """Draw in the book's style inside a ``with`` block."""
     # Loads the backend first: a notebook's turns on interactive mode, and rc_context would turn it off again.
     plt.draw_if_interactive()
     with plt.rc_context(STYLE):

@@ -24,11 +24,11 @@ TRAJECTORY = (
 class StepUniformSliceSampler(SliceSampler):
     """A ``SliceSampler`` that replays every stored step equally often (chapter 5).
 
-    TorchRL 0.14.1 draws every episode with the same probability, so a step of a short episode comes up more often than
-    one of a long episode. And it draws slices that lie wholly inside the episode, so the first and the last step of a
-    long episode come up ``slice_len`` times less often than those in the middle, and the last step is where the pole
-    falls. Here a slice may reach over either end of its episode and is cut off there, and an episode is drawn in
-    proportion to the number of places where a slice can lie.
+    TorchRL 0.14.1 draws every episode with the same probability, so a step of a short episode comes up more
+    often than one of a long episode. And it draws slices that lie wholly inside the episode, so the first
+    and the last step of a long episode come up ``slice_len`` times less often than those in the middle, and
+    the last step is where the pole falls. Here a slice may reach over either end of its episode and is cut
+    off there, and an episode is drawn in proportion to the number of places where a slice can lie.
 
     Args:
         slice_len: environment steps of one slice; at an episode's ends it is shorter.
@@ -74,8 +74,8 @@ class StepUniformSliceSampler(SliceSampler):
 def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> TensorDictReplayBuffer:
     """Build a buffer on disk that returns flat batches ``[steps]`` of slices, each inside one episode.
 
-    ``"is_init"`` is true at the start of every slice. A batch holds ``slices * slice_len`` steps, or fewer where
-    episodes are shorter than a slice.
+    ``"is_init"`` is true at the start of every slice. A batch holds at most ``slices * slice_len`` steps;
+    slices at the ends of episodes are shorter.
 
     Args:
         cfg: the whole configuration: the buffer must know how many environments fill it.

@@ -15,8 +15,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 def recorded_runs(preset: str, folder: Path = RESULTS) -> list[dict]:
     """Return the recorded runs of ``preset``, ordered by seed.
 
-    Each has ``"path"``, ``"seed"``, ``"config"``, ``"manifest"``, ``"evaluations"`` and ``"final"`` (``None`` where the
-    run was not solved), as :func:`recdqn.checkpoint.save_checkpoint` wrote them.
+    Each has ``"path"``, ``"seed"``, ``"config"``, ``"manifest"``, ``"evaluations"`` and ``"final"`` (``None``
+    where the run was not solved), as :func:`recdqn.checkpoint.save_checkpoint` wrote them.
 
     Raises:
         UserError: if there is none.
@@ -40,7 +40,7 @@ def mean_return(evaluation: dict) -> float:
 def results_table(folder: Path = RESULTS) -> str:
     """Return the recorded runs as a Markdown table: what each reached, in how many frames and seconds."""
     lines = [
-        "| preset | seed | frames | minutes | best evaluation | final: mean return, greedy episodes | solved |",
+        "| preset | seed | frames | minutes | best evaluation | final mean return | solved |",
         "|---|---|---|---|---|---|---|",
     ]
     for preset in PRESETS:
@@ -48,9 +48,9 @@ def results_table(folder: Path = RESULTS) -> str:
             best = max(map(mean_return, run["evaluations"]))
             final = run["final"]
             reached = "" if final is None else f"{mean_return(final):.1f}, {len(final['returns'])} episodes"
-            minutes = run["evaluations"][-1]["seconds"] / 60
+            last = run["evaluations"][-1]
             lines.append(
-                f"| {preset} | {run['seed']} | {run['evaluations'][-1]['frames']:,} | {minutes:.1f} | {best:.1f} "
+                f"| {preset} | {run['seed']} | {last['frames']:,} | {last['seconds'] / 60:.1f} | {best:.1f} "
                 f"| {reached or '–'} | {'yes' if final else 'no'} |"
             )
     return "\n".join(lines)

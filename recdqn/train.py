@@ -16,7 +16,7 @@ import torch
 from tensordict.nn import TensorDictSequential
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchrl.objectives import SoftUpdate
-from torchrl.record.loggers import Logger, get_logger
+from torchrl.record.loggers import get_logger
 from tqdm.auto import tqdm
 
 from recdqn.checkpoint import prepare_run, save_checkpoint
@@ -36,8 +36,8 @@ class Run:
         cfg: the configuration it trained with.
         policy: the policy, with the running average of its weights.
         metrics: one dictionary per evaluation: ``"frames"`` and ``"updates"`` so far, ``"seconds"`` since the
-            start, ``"returns"`` (one per greedy episode), ``"loss"`` and ``"grad_norm"`` (means since the last
-            evaluation), ``"eps"``.
+            start, ``"returns"`` (one per greedy episode), the means of ``"loss"`` and ``"grad_norm"`` since
+            the evaluation before, and ``"eps"``.
         final: the evaluation that confirmed the solution, or ``None`` where training was not solved.
     """
 
@@ -164,12 +164,13 @@ def _check(cfg: Config, out: str | Path | None, logger: str | None) -> None:
     frames = cfg.train.collections * cfg.train.frames_per_batch
     if frames < cfg.train.warmup_frames:
         raise ConfigError(
-            f"total_frames={cfg.train.total_frames!r}: no update would be made before the {frames} environment steps "
-            f"of whole collections are over; expected at least warmup_frames={cfg.train.warmup_frames}"
+            f"total_frames={cfg.train.total_frames!r}: no update would be made in {frames} steps; "
+            f"expected at least warmup_frames={cfg.train.warmup_frames}"
         )
     if cfg.train.frames_per_batch % cfg.env.num_envs:
         raise ConfigError(
-            f"frames_per_batch={cfg.train.frames_per_batch!r}: expected a multiple of num_envs={cfg.env.num_envs}"
+            f"frames_per_batch={cfg.train.frames_per_batch!r}: "
+            f"expected a multiple of num_envs={cfg.env.num_envs}"
         )
     try:
         torch.zeros(1, device=cfg.device)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recdqn.config import PRESETS, Config, ConfigError, EnvConfig, PolicyConfig, Profile, TrainConfig
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", list(PRESETS))
 def test_presets_survive_json(name):
     cfg = Config.preset(name, seed=7)
     assert cfg.name == name and cfg.seed == 7
@@ -27,7 +27,7 @@ def ranged_fields():
                 yield cls, field
 
 
-@pytest.mark.parametrize("cls, field", ranged_fields(), ids=lambda x: getattr(x, "name", x.__name__))
+@pytest.mark.parametrize("cls, field", list(ranged_fields()), ids=lambda x: getattr(x, "name", x.__name__))
 @given(st.integers(min_value=1, max_value=10**9))
 def test_numbers_below_their_range_are_named(cls, field, distance):
     low = field.metadata["low"] - distance

@@ -16,7 +16,7 @@ def test_readme_shows_the_table_of_the_recorded_runs():
     assert shown.strip() == results_table()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", list(PRESETS))
 def test_recorded_runs_used_the_committed_preset(preset):
     for run in recorded_runs(preset):
         assert Config.from_dict(run["config"]) == Config.preset(preset, seed=run["seed"])
@@ -34,7 +34,7 @@ def test_masked_is_solved_for_three_seeds():
 
 
 def test_recorded_weights_give_the_recorded_returns():
-    """The confirmation again, from the weights: the same hundred episodes, but for rounding in another PyTorch."""
+    """The confirmation again, from the weights: the same episodes, but for rounding in another PyTorch."""
     run = recorded_runs("masked-cartpole")[0]
     saved = load_checkpoint(run["path"])
     again = evaluate(saved.policy, saved.cfg.env, episodes=100, seed=saved.cfg.train.total_frames)

@@ -76,7 +76,7 @@ def test_policy_is_the_running_average(tiny):
 
 
 def test_learns(tiny):
-    """More frames and updates, and the loss on values that start too high falls well below its first value."""
+    """With more frames and updates, the loss falls well below its first value."""
     cfg = tiny.replace(train={"total_frames": 4_096, "updates": 8, "eval_every": 8, "learning_rate": 3e-3})
     losses = [row["loss"] for row in train(cfg, progress=False).metrics]
     assert losses[-1] < losses[0] / 2
