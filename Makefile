@@ -29,7 +29,9 @@ lint: $(STAMP)
 
 results: $(STAMP)
 	for seed in 0 1 2; do rm -rf results/masked-cartpole/seed-$$seed && \
-	  $(BIN)/recdqn train masked-cartpole --seed $$seed --out results/masked-cartpole/seed-$$seed || exit 1; done
+	  $(BIN)/recdqn train masked-cartpole --seed $$seed --out results/masked-cartpole/seed-$$seed && \
+	  rm -rf results/masked-cartpole-slicesampler/seed-$$seed && \
+	  $(BIN)/python benchmarks/sampler.py $$seed || exit 1; done
 	rm -rf results/pixel-cartpole/seed-0
 	$(BIN)/recdqn train pixel-cartpole --seed 0 --out results/pixel-cartpole/seed-0
 	$(BIN)/recdqn watch results/masked-cartpole/seed-0 --out book/_static/masked-agent.gif

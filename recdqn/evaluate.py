@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy import stats
 from tensordict.nn import TensorDictModule
+from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules.utils import get_primers_from_module
 
@@ -81,7 +82,7 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
     if episodes < 1:
         raise ConfigError(f"episodes={episodes!r}: expected a number of at least 1")
     env = make_env(dataclasses.replace(cfg, num_envs=max(episodes, 2)))  # two keep the batch dimension
-    env.append_transform(get_primers_from_module(policy))
+    _add_primers(env, policy)
     env.set_seed(EVAL_SEED + seed)
     device = next((p.device for p in policy.parameters()), torch.device("cpu"))
     total = torch.zeros(env.batch_size, dtype=torch.double)  # float32 drifts over 500 small rewards
@@ -119,7 +120,7 @@ def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int =
         raise UserError(f"cannot film into {path}: the folder {path.parent} does not exist; make it first")
     prepare_display()
     env = make_env(dataclasses.replace(cfg, num_envs=1))
-    env.append_transform(get_primers_from_module(policy))
+    _add_primers(env, policy)
     env.set_seed(EVAL_SEED + seed)
     device = next((p.device for p in policy.parameters()), torch.device("cpu"))
     frames = []
@@ -135,3 +136,10 @@ def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int =
     else:
         iio.imwrite(path, frames, fps=50, macro_block_size=4)
     return len(frames)
+
+
+def _add_primers(env: TransformedEnv, policy: TensorDictModule) -> None:
+    """Let ``env`` carry the states of the policy's recurrent modules; a policy without any needs nothing."""
+    primers = get_primers_from_module(policy, warn=False)
+    if primers is not None:
+        env.append_transform(primers)

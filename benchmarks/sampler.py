@@ -1,0 +1,22 @@
+"""Train masked CartPole with TorchRL's SliceSampler in place of ours, all else equal (chapter 5).
+
+python benchmarks/sampler.py SEED records results/masked-cartpole-slicesampler/seed-SEED.
+"""
+
+import sys
+from functools import partial
+from unittest import mock
+
+from torchrl.data import SliceSampler
+
+from recdqn import Config, train
+from recdqn.results import RESULTS
+
+if __name__ == "__main__":
+    seed = int(sys.argv[1])
+    stock = partial(SliceSampler, strict_length=False)
+    with mock.patch("recdqn.replay.StepUniformSliceSampler", stock):
+        train(
+            Config.preset("masked-cartpole", seed=seed),
+            out=RESULTS / "masked-cartpole-slicesampler" / f"seed-{seed}",
+        )
