@@ -27,7 +27,9 @@ def ranged_fields():
                 yield cls, field
 
 
-@pytest.mark.parametrize("cls, field", list(ranged_fields()), ids=lambda x: getattr(x, "name", x.__name__))
+@pytest.mark.parametrize(
+    "cls, field", list(ranged_fields()), ids=lambda x: x.__name__ if isinstance(x, type) else x.name
+)
 @given(st.integers(min_value=1, max_value=10**9))
 def test_numbers_below_their_range_are_named(cls, field, distance):
     low = field.metadata["low"] - distance

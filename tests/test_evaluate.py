@@ -24,7 +24,8 @@ def by_hand(cfg, policy, seed):
     """One greedy episode in plain Gymnasium with plain PyTorch calls."""
     features, lstm, head = policy[0].module, policy[1].lstm, policy[2].module
     env = gym.make("CartPole-v1")
-    observation, _ = env.reset(seed=seed)
+    env.reset(seed=seed)  # TorchRL's set_seed resets once, and the episode is the one after
+    observation, _ = env.reset()
     state, done, steps = None, False, 0
     with torch.no_grad():
         while not done:
@@ -88,6 +89,7 @@ def test_a_policy_without_memory_is_evaluated_too():
     plain, expected = gym.make("CartPole-v1"), []
     for seed in range(EVAL_SEED, EVAL_SEED + 3):
         plain.reset(seed=seed)
+        plain.reset()
         steps = 1
         while not plain.step(1)[2]:
             steps += 1
