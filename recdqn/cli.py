@@ -7,20 +7,18 @@ one line and exit status 2.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import sys
+from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
-Preset = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
-RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-
 
 def train(
-    preset: Preset,
+    preset: str,
+    /,
     seed: int = 0,
     frames: int | None = None,
     out: Path | None = None,
@@ -52,21 +50,19 @@ def train(
     print(out)
 
 
-def evaluate(
-    run: RunFolder, episodes: int = 100, json_: Annotated[bool, tyro.conf.arg(name="json")] = False
-) -> None:
+def evaluate(run: Path, /, episodes: int = 100, json: bool = False) -> None:
     """Let a saved agent play greedy episodes and print what it reached.
 
     Args:
         run: the folder that recdqn train saved into.
         episodes: how many; they run side by side.
-        json_: print JSON instead of a line.
+        json: print JSON instead of a line.
     """
     import recdqn
 
     saved = recdqn.load_checkpoint(run)
     result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes)
-    if json_:
+    if json:
         low, high = result.interval
         values = {
             "mean": result.mean,
@@ -74,12 +70,12 @@ def evaluate(
             "interval": [low, high],
             **dataclasses.asdict(result),
         }
-        print(json.dumps(values))
+        print(dumps(values))
     else:
         print(result)
 
 
-def watch(run: RunFolder, out: Path, seed: int = 0) -> None:
+def watch(run: Path, /, out: Path, seed: int = 0) -> None:
     """Film one greedy episode of a saved agent.
 
     Args:

@@ -45,8 +45,8 @@ class Step:
         is_init: whether the step begins an episode, ``[*batch]``.
         done: whether the step ends an episode, ``[*batch]``.
         written: what the recurrent layer wrote, whatever name it has, ``[*batch, layers, hidden]``.
-        places: where the state was, for each of :data:`MOMENTS`.
-        data: what :meth:`env.rollout` stores for this step.
+        places: where the state was, for each of ``MOMENTS``.
+        data: what ``env.rollout`` stores for this step.
     """
 
     is_init: Tensor
@@ -121,7 +121,7 @@ def norms(steps: Sequence[Step], moment: str, place: str) -> Tensor:
 
     Args:
         steps: from :func:`trace`.
-        moment: one of :data:`MOMENTS`.
+        moment: one of ``MOMENTS``.
         place: ``"root"`` or ``"next"``.
     """
     values = [getattr(step.places[moment], place) for step in steps]

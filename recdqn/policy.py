@@ -32,7 +32,7 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
 
     Args:
         cfg: cell, sizes, first values and exploration.
-        env: an environment from :func:`recdqn.make_env`. It is changed: a ``TensorDictPrimer`` is appended.
+        env: an environment from :func:`recdqn.envs.make_env`. It changes: a ``TensorDictPrimer`` is appended.
 
     Returns:
         The policy, on the CPU. It also fits environments of another batch size that have the primer.

@@ -17,7 +17,7 @@ from tensordict.nn import TensorDictSequential
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchrl.objectives import SoftUpdate
 from torchrl.record.loggers import get_logger
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from recdqn.checkpoint import prepare_run, save_checkpoint
 from recdqn.config import Config, ConfigError, UserError
@@ -102,6 +102,7 @@ def train(
                 unit="frame",
                 disable=not progress,
                 dynamic_ncols=True,
+                mininterval=0.5,  # seconds
             )
         )
         for collection, _ in enumerate(collector, start=1):
