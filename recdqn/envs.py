@@ -6,6 +6,7 @@ import os
 import sys
 
 import gymnasium as gym
+import pygame
 import torch
 from torch import Tensor
 from torchrl.envs import (
@@ -25,7 +26,7 @@ from torchrl.envs import (
 )
 from torchrl.envs.common import EnvBase
 
-from recdqn.config import ENV_ID, ConfigError, EnvConfig
+from recdqn.config import ENV_ID, ConfigError, EnvConfig, UserError
 
 VISIBLE = [0, 2]  # of CartPole's cart position, cart velocity, pole angle and pole's angular velocity
 
@@ -98,8 +99,19 @@ def _base_env(cfg: EnvConfig) -> EnvBase:
 
 
 def prepare_display() -> None:
-    """Let pygame draw on Linux without a display, unless ``SDL_VIDEODRIVER`` names a driver already."""
+    """Let pygame draw where there is no screen (Linux without a display), unless the reader chose a driver.
+
+    Raises:
+        UserError: if the chosen driver cannot draw here.
+    """
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    try:
+        pygame.display.init()
+    except pygame.error as error:
+        driver = os.environ.get("SDL_VIDEODRIVER")
+        raise UserError(
+            f"SDL_VIDEODRIVER={driver!r} cannot draw here ({error}): set SDL_VIDEODRIVER=dummy"
+        ) from None

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -86,6 +87,19 @@ def test_missing_package_is_one_line(monkeypatch, capsys, tmp_path):
     assert status == 2 and err.splitlines() == [
         "recdqn: logger='tensorboard' needs the package tensorboard: pip install tensorboard"
     ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_display_is_one_line(saved, tmp_path):
+    """A driver that needs a screen where there is none; SDL reads it once, so in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-m", "recdqn.cli", "watch", str(saved), "--out", "film.gif"],
+        cwd=tmp_path, env=environment | {"SDL_VIDEODRIVER": "nothing"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("recdqn: SDL_VIDEODRIVER='nothing' cannot draw here")
+    assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
