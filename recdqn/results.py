@@ -40,7 +40,7 @@ def mean_return(evaluation: dict) -> float:
 def results_table(folder: Path = RESULTS) -> str:
     """Return the recorded runs as a Markdown table: what each reached, in how many frames and seconds."""
     lines = [
-        "| preset | seed | frames | minutes | best evaluation | final mean return | solved |",
+        "| preset | seed | frames | seconds | best evaluation | final mean return | solved |",
         "|---|---|---|---|---|---|---|",
     ]
     for preset in PRESETS:
@@ -50,7 +50,7 @@ def results_table(folder: Path = RESULTS) -> str:
             reached = "" if final is None else f"{mean_return(final):.1f}, {len(final['returns'])} episodes"
             last = run["evaluations"][-1]
             lines.append(
-                f"| {preset} | {run['seed']} | {last['frames']:,} | {last['seconds'] / 60:.1f} | {best:.1f} "
+                f"| {preset} | {run['seed']} | {last['frames']:,} | {last['seconds']:,.0f} | {best:.1f} "
                 f"| {reached or '–'} | {'yes' if final else 'no'} |"
             )
     return "\n".join(lines)

@@ -53,7 +53,7 @@ def test_a_failed_run_stays_in_the_table(tmp_path):
         config = run["config"] | {"seed": 9}
         for name, content in [("config", config), ("metrics", metrics), ("manifest", run["manifest"])]:
             (folder / f"{name}.json").write_text(json.dumps(content))
-    assert "| masked-cartpole | 9 | 3,200 | 1.5 | 15.0 | – | no |" in results_table(tmp_path)
+    assert "| masked-cartpole | 9 | 3,200 | 90 | 15.0 | – | no |" in results_table(tmp_path)
 
 
 def test_no_recorded_run(tmp_path):
