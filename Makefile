@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
 
 results: $(STAMP)
-	for seed in 0 1 2; do rm -rf results/masked-cartpole/seed-$$seed && \
+	for seed in 0 1 2 3 4; do rm -rf results/masked-cartpole/seed-$$seed && \
 	  $(BIN)/recdqn train masked-cartpole --seed $$seed --out results/masked-cartpole/seed-$$seed && \
 	  rm -rf results/masked-cartpole-slicesampler/seed-$$seed && \
 	  $(BIN)/python benchmarks/sampler.py $$seed || exit 1; done
