@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -54,7 +55,7 @@ def save_checkpoint(out: str | Path, run: Run) -> None:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / CONFIG, json.dumps(run.cfg.to_dict(), indent=2).encode())
-    final = None if run.final is None else {"returns": run.final.returns, "lengths": run.final.lengths}
+    final = None if run.final is None else dataclasses.asdict(run.final)
     _write(folder / METRICS, json.dumps({"evaluations": run.metrics, "final": final}, indent=1).encode())
     temporary = folder / (WEIGHTS + ".tmp")
     torch.save({k: v.cpu() for k, v in run.policy.state_dict().items()}, temporary)

@@ -15,6 +15,11 @@ from typing import Literal
 
 import tyro
 
+import recdqn
+from recdqn.config import UserError
+from recdqn.evaluate import film
+from recdqn.results import mean_return
+
 
 def train(
     preset: str,
@@ -35,9 +40,6 @@ def train(
         logger: also write the metrics with one of TorchRL's loggers, into the same folder.
         device: cpu, or cuda where there is a GPU.
     """
-    import recdqn
-    from recdqn.results import mean_return
-
     cfg = recdqn.Config.preset(preset, seed=seed).replace(device=device)
     if frames is not None:
         cfg = cfg.replace(train={"total_frames": frames})
@@ -58,8 +60,6 @@ def evaluate(run: Path, /, episodes: int = 100, json: bool = False) -> None:
         episodes: how many; they run side by side.
         json: print JSON instead of a line.
     """
-    import recdqn
-
     saved = recdqn.load_checkpoint(run)
     result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes)
     if json:
@@ -83,9 +83,6 @@ def watch(run: Path, /, out: Path, seed: int = 0) -> None:
         out: the film: a file that ends in .mp4 or .gif.
         seed: of the episode.
     """
-    import recdqn
-    from recdqn.evaluate import film
-
     saved = recdqn.load_checkpoint(run)
     steps = film(saved.policy, saved.cfg.env, out, seed=seed)
     _say(f"{steps} steps")
@@ -94,11 +91,8 @@ def watch(run: Path, /, out: Path, seed: int = 0) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from recdqn.config import UserError
-
-    logging.getLogger("torchrl").setLevel(
-        logging.WARNING
-    )  # it writes to standard output, which is for results
+    # TorchRL's messages go to standard output, which is for results.
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"train": train, "evaluate": evaluate, "watch": watch},

@@ -1,7 +1,7 @@
 """Every number of the project: configurations, presets and run profiles (all chapters).
 
 Values marked [dqn] follow Mnih et al. (2015), [r2d2] Kapturowski et al. (2019); the others were chosen by
-trying them on the presets, whose outcomes are recorded in ``results/``.
+trying; what the presets reach is recorded in ``results/``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 ENV_ID = "CartPole-v1"
 MAX_RETURN = 500  # environment steps: CartPole-v1's time limit, and the most there is to gain
@@ -35,7 +35,7 @@ class _Checked:
         hints = get_type_hints(type(self))
         for f in dataclasses.fields(self):
             value, choices = getattr(self, f.name), get_args(hints[f.name])
-            if getattr(hints[f.name], "__origin__", None) is Literal and value not in choices:
+            if get_origin(hints[f.name]) is Literal and value not in choices:
                 raise ConfigError(f"{f.name}={value!r}: choose one of {', '.join(map(repr, choices))}")
             if "low" not in f.metadata:
                 continue
@@ -119,7 +119,7 @@ class ReplayConfig(_Checked):
 
     Attributes:
         capacity: transitions kept on disk.
-        slice_len: environment steps of one slice; a shorter episode gives a shorter slice.
+        slice_len: environment steps of one slice; at an episode's ends it is shorter.
         slices: slices in a batch.
     """
 
@@ -218,12 +218,13 @@ class Config(_Checked):
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
         """Rebuild a configuration from :meth:`to_dict` (JSON's lists become tuples again)."""
-        parts = {"env": EnvConfig, "policy": PolicyConfig, "loss": LossConfig, "replay": ReplayConfig,
-                 "train": TrainConfig}  # fmt: skip
+        parts = {"env": EnvConfig, "policy": PolicyConfig, "loss": LossConfig}
+        parts |= {"replay": ReplayConfig, "train": TrainConfig}
         try:
-            built = {k: v if k not in parts else parts[k](**{n: tuple(x) if isinstance(x, list) else x
-                                                             for n, x in v.items()})
-                     for k, v in values.items()}  # fmt: skip
+            built = dict(values)
+            for name in parts.keys() & values.keys():
+                fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
+                built[name] = parts[name](**fields)
             return Config(**built)
         except TypeError as error:
             raise ConfigError(f"not a configuration of this version of recdqn: {error}") from None
@@ -234,7 +235,7 @@ PRESETS: dict[str, Config] = {
     "pixel-cartpole": Config(
         # a white picture with a dark cart: 1 - pixels puts the background at 0
         env=EnvConfig(observation="pixels", loc=(1.0,), scale=(-1.0,)),
-        train=TrainConfig(eval_every=50, eval_episodes=10),  # pictures cost 20 times as much
+        train=TrainConfig(eval_every=50, eval_episodes=10),  # drawing pictures makes episodes slow
     ),
 }
 

@@ -86,7 +86,7 @@ def _check_norm(cfg: EnvConfig) -> None:
 def _base_env(cfg: EnvConfig) -> EnvBase:
     pixels = cfg.observation == "pixels"
     if cfg.num_envs == 1:
-        return GymEnv(ENV_ID, from_pixels=pixels) if pixels else GymEnv(ENV_ID, render_mode="rgb_array")
+        return GymEnv(ENV_ID, from_pixels=True) if pixels else GymEnv(ENV_ID, render_mode="rgb_array")
     if pixels:
         return SerialEnv(cfg.num_envs, lambda: GymEnv(ENV_ID, from_pixels=True))
     # One vectorised Gymnasium environment costs TorchRL one step where SerialEnv costs num_envs of them.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs.common import EnvBase
@@ -95,7 +95,7 @@ def trace(env: EnvBase, policy: TensorDictModule, steps: int) -> list[Step]:
     read, write = pairs[0]
 
     def look(td: TensorDictBase) -> Places:
-        return Places(*(_copy(td.get(key, None)) for key in (read, _under_next(read))))
+        return Places(*(_copy(td.get(key, None)) for key in (read, unravel_key(("next", read)))))
 
     records = []
     td = env.reset()
@@ -141,10 +141,6 @@ def table(step: Step, row: int = 0) -> str:
         found = [norms([step], moment, place).reshape(-1)[row].item() for place in ("root", "next")]
         lines.append(f"{moment:<20}" + "".join(f"{'-':>8}" if x != x else f"{x:8.4f}" for x in found))
     return "\n".join(lines)
-
-
-def _under_next(key: NestedKey) -> NestedKey:
-    return ("next", key) if isinstance(key, str) else ("next", *key)
 
 
 def _copy(value: Tensor | None) -> Tensor | None:

@@ -15,10 +15,8 @@ from torchrl.envs import TransformedEnv
 
 from recdqn.config import Config
 
-TRAJECTORY = (
-    "collector",
-    "traj_ids",
-)  # the collector numbers episodes; slices never cross from one into another
+# The collector numbers episodes; slices never cross from one into another.
+TRAJECTORY = ("collector", "traj_ids")
 
 
 class StepUniformSliceSampler(SliceSampler):
@@ -52,8 +50,9 @@ class StepUniformSliceSampler(SliceSampler):
     ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         longest = lengths.clamp_max(seq_length)  # slice of each episode
         places = lengths + longest - 1
-        episode = torch.multinomial(places / longest, num_slices, replacement=True)
-        first = (torch.rand(num_slices) * places[episode]).long() - longest[episode] + 1
+        episode = torch.multinomial(places / longest, num_slices, replacement=True, generator=self._rng)
+        place = (torch.rand(num_slices, generator=self._rng) * places[episode]).long()
+        first = place - longest[episode] + 1
         stop = torch.minimum(first + longest[episode], lengths[episode])
         first = first.clamp_min(0)
         start_idx = start_idx[episode]

@@ -74,7 +74,11 @@ def train(
     if out is not None:
         prepare_run(out, cfg)
     log = get_logger(logger or "", logger_name=str(out), experiment_name="log")
-    with _scratch_dir() as scratch, _reproducible(cfg), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="recdqn-", ignore_cleanup_errors=True)
+        )
+        stack.enter_context(_reproducible(cfg))
         env = make_env(cfg.env)
         env.set_seed(cfg.seed)
         policy = make_policy(cfg.policy, env).to(cfg.device)
@@ -155,8 +159,6 @@ def train(
                     save_checkpoint(out, run)
                 if run.final is not None:
                     break
-        if out is not None:
-            save_checkpoint(out, run)
     return run
 
 
@@ -205,7 +207,3 @@ def _reproducible(cfg: Config) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-def _scratch_dir() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="recdqn-", ignore_cleanup_errors=True)
