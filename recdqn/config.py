@@ -104,12 +104,18 @@ class LossConfig(_Checked):
         gamma: discount per environment step [dqn].
         n_steps: rewards that are summed before the target bootstraps, in environment steps [r2d2].
         double_dqn: whether the online network picks the action that the target network values.
+        burn_in: steps of a slice that only warm the recurrent state, in environment steps; [r2d2] use 40 of
+            120, the slices here are short and their stored states fresh.
+        value_rescale: whether the network learns values shrunk by a square root, for returns of very
+            different sizes; CartPole's are of one size.
         tau: share of the online weights that moves into the target network at each update.
     """
 
     gamma: float = _number(0.99, 0.0, 1.0)
     n_steps: int = _number(5, 1)
     double_dqn: bool = True
+    burn_in: int = _number(0, 0)
+    value_rescale: bool = False
     tau: float = _number(0.01, 0.0, 1.0)
 
 

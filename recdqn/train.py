@@ -89,6 +89,8 @@ def train(
             gamma=cfg.loss.gamma,
             n_steps=cfg.loss.n_steps,
             double_dqn=cfg.loss.double_dqn,
+            burn_in=cfg.loss.burn_in,
+            value_rescale=cfg.loss.value_rescale,
         )
         target = SoftUpdate(loss_fn, tau=cfg.loss.tau)
         average = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.average))

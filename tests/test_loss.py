@@ -27,7 +27,10 @@ GAMMA = 0.9
 
 @dataclass(frozen=True)
 class Slice:
-    """``observation`` ``[T + 1, F]``; ``action``, ``reward`` ``[T]``; ``state`` each ``[layers, HIDDEN]``."""
+    """``observation`` ``[T + 1, F]``; ``action``, ``reward`` ``[T]``; ``state`` each ``[layers, HIDDEN]``.
+
+    ``begins`` says that the slice is the beginning of an episode, ``padding`` that none of it is real.
+    """
 
     observation: Tensor
     action: Tensor
@@ -35,6 +38,8 @@ class Slice:
     state: tuple[Tensor, ...]
     terminated: bool = False
     truncated: bool = False
+    begins: bool = False
+    padding: bool = False
 
     def __len__(self) -> int:
         return len(self.action)
@@ -55,11 +60,19 @@ def random_slice(length: int, generator: torch.Generator, *, cell="lstm", layers
     )
 
 
-def as_batch(slices: list[Slice], *, categorical=False, seed=0) -> TensorDict:
-    """Lay slices end to end, as SliceSampler does.
+def padding(length: int, generator: torch.Generator, *, cell="lstm", layers=1) -> Slice:
+    """Steps that are not data, and ruin every sum they get into."""
+    item = random_slice(length, generator, cell=cell, layers=layers)
+    nothing = {"observation": item.observation * torch.nan, "reward": item.reward * torch.nan}
+    return replace(item, padding=True, **nothing)
+
+
+def as_batch(slices: list[Slice], *, categorical=False, seed=0, step_count=False) -> TensorDict:
+    """Lay slices end to end, as SliceSampler does, with a mask if there is padding.
 
     Every recurrent state but the one at a slice's start is noise: a loss that reads one gives itself away.
     """
+    masked = any(item.padding for item in slices)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for item in slices:
@@ -72,6 +85,7 @@ def as_batch(slices: list[Slice], *, categorical=False, seed=0) -> TensorDict:
             noise = torch.randn(2, n, *start.shape, generator=generator, dtype=torch.float64)
             noise[0, 0] = start
             state[name], next_state[name] = noise
+        count = torch.arange(n).reshape(n, 1) + (0 if item.begins else 7)
         action = item.action if categorical else nn.functional.one_hot(item.action, ACTIONS)
         rows.append(
             TensorDict(
@@ -79,6 +93,8 @@ def as_batch(slices: list[Slice], *, categorical=False, seed=0) -> TensorDict:
                     "observation": item.observation[:-1],
                     "action": action,
                     "is_init": torch.arange(n).reshape(n, 1) == 0,
+                    **({"collector": {"mask": torch.full((n,), not item.padding)}} if masked else {}),
+                    **({"step_count": count} if step_count else {}),
                     **state,
                     "next": {
                         "observation": item.observation[1:],
@@ -125,41 +141,74 @@ def make_loss(network, target=None, *, loss=RecurrentDQNLoss, categorical=False,
             loss_fn.target_value_network_params.data.update_(TensorDict.from_module(target).data)
     if loss is DQNLoss:
         loss_fn.make_value_estimator(gamma=GAMMA)
+    elif "gamma" not in kwargs:
+        loss_fn.gamma.fill_(GAMMA)
     return loss_fn.double()
 
 
 # --- the second implementation --------------------------------------------------------------------
 
 
-def step_by_step(network: TensorDictSequential, item: Slice) -> list[Tensor]:
+def step_by_step(
+    network: TensorDictSequential, item: Slice, *, burn_in=0, state_source="stored"
+) -> list[Tensor]:
     """Q-values of o_0 ... o_T, by calling torch.nn's own modules once per step."""
     embed, head = network[0].module, network[2].module
     memory = network[1].lstm if isinstance(network[1], LSTMModule) else network[1].gru
-    state = item.state if isinstance(memory, nn.LSTM) else item.state[0]
+    states = item.state if state_source == "stored" else [torch.zeros_like(x) for x in item.state]
+    state = tuple(states) if isinstance(memory, nn.LSTM) else states[0]
     values = []
-    for observation in item.observation:
-        out, state = memory(embed(observation)[None], state)  # [1, HIDDEN]
-        values.append(head(out[0]))
+    for t, observation in enumerate(item.observation):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and t >= burn_in):
+            out, state = memory(embed(observation)[None], state)  # [1, HIDDEN]
+            values.append(head(out[0]))
     return values
 
 
-def by_hand(online, target, slices, *, gamma=GAMMA, n_steps=1, double_dqn=True):
+def h(x, eps=1e-3):
+    return torch.sign(x) * (torch.sqrt(torch.abs(x) + 1) - 1) + eps * x
+
+
+def h_inverse(x, eps=1e-3):
+    root = (torch.sqrt(1 + 4 * eps * (torch.abs(x) + 1 + eps)) - 1) / (2 * eps)
+    return torch.sign(x) * (root**2 - 1)
+
+
+def by_hand(
+    online,
+    target,
+    slices,
+    *,
+    gamma=GAMMA,
+    n_steps=1,
+    double_dqn=True,
+    burn_in=0,
+    value_rescale=False,
+    state_source="stored",
+):
     """Loss, and squared error of every step, one slice and one step at a time."""
-    errors = []
+    counted, errors = [], []
     for item in slices:
-        value = step_by_step(online, item)
+        if item.padding or (not item.begins and len(item) <= burn_in):
+            errors += [torch.zeros((), dtype=torch.float64)] * len(item)
+            continue
+        warm = 0 if item.begins else burn_in
+        value = step_by_step(online, item, burn_in=warm, state_source=state_source)
         with torch.no_grad():
-            target_value = step_by_step(target, item)
-        for t in range(len(item)):
+            target_value = step_by_step(target, item, state_source=state_source)
+        errors += [torch.zeros((), dtype=torch.float64)] * warm
+        for t in range(warm, len(item)):
             y, end = 0.0, min(t + n_steps, len(item))
             for k in range(t, end):
                 y = y + gamma ** (k - t) * item.reward[k]
             if not (item.terminated and end == len(item)):
                 best = int((value if double_dqn else target_value)[end].argmax())
-                y = y + gamma ** (end - t) * target_value[end][best]
-            errors.append((value[t][item.action[t]] - y) ** 2)
-    errors = torch.stack(errors)
-    return errors.mean(), errors.detach()
+                last = target_value[end][best]
+                y = y + gamma ** (end - t) * (h_inverse(last) if value_rescale else last)
+            counted.append((value[t][item.action[t]] - (h(y) if value_rescale else y)) ** 2)
+            errors.append(counted[-1].detach())
+    loss = torch.stack(counted).mean() if counted else torch.zeros((), requires_grad=True)
+    return loss, torch.stack(errors)
 
 
 def close(a, b, tolerance=1e-6):
@@ -168,38 +217,51 @@ def close(a, b, tolerance=1e-6):
 
 @st.composite
 def problems(draw):
-    """Slices in ``rows`` of ``steps``; a row is cut anywhere, and every slice ends in one of three ways."""
-    rows, steps = draw(st.integers(1, 4)), draw(st.integers(1, 7))
+    """Slices in ``rows`` of ``steps``; a row is cut anywhere; some of it is padding."""
+    rows, steps = draw(st.integers(1, 4)), draw(st.integers(1, 8))
     cell, layers = draw(st.sampled_from(["lstm", "gru"])), draw(st.integers(1, 2))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    step_count, padded = draw(st.booleans()), draw(st.booleans())
     slices = []
     for _ in range(rows):
-        cuts = [k for k in range(1, steps) if draw(st.booleans())]
+        cuts = [k for k in range(1, steps) if draw(st.integers(0, 2)) == 0]
         for low, high in zip([0, *cuts], [*cuts, steps], strict=True):
+            if padded and draw(st.integers(0, 3)) == 0:
+                slices.append(padding(high - low, generator, cell=cell, layers=layers))
+                continue
             end = draw(st.sampled_from(["cut", "terminated", "truncated"]))
-            slices.append(random_slice(high - low, generator, cell=cell, layers=layers, end=end))
+            item = random_slice(high - low, generator, cell=cell, layers=layers, end=end)
+            begins = draw(st.booleans())
+            if draw(st.booleans()) if step_count else begins:  # with a count, the state tells nothing
+                item = replace(item, state=tuple(torch.zeros_like(x) for x in item.state))
+            slices.append(replace(item, begins=begins))
     return {
         "slices": slices,
         "shape": (rows, steps) if draw(st.booleans()) else (rows * steps,),
         "network": {"cell": cell, "layers": layers, "categorical": draw(st.booleans())},
-        "n_steps": draw(st.integers(1, 5)),
-        "double_dqn": draw(st.booleans()),
+        "loss": {
+            "n_steps": draw(st.integers(1, 5)),
+            "double_dqn": draw(st.booleans()),
+            "burn_in": draw(st.integers(0, 4)),
+            "value_rescale": draw(st.booleans()),
+            "state_source": draw(st.sampled_from(["stored", "zero"])),
+        },
+        "step_count": step_count,
         "sampler_marks_ends": draw(st.booleans()),
         "rows_start_unmarked": draw(st.booleans()),
     }
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, database=None)
-@given(problems())
-def test_loss_and_gradients_are_those_of_the_second_implementation(problem):
+def check_reference(problem, loss=RecurrentDQNLoss):
+    """Loss, errors and gradients are those of the second implementation."""
     slices, options = problem["slices"], problem["network"]
-    settings_ = {"n_steps": problem["n_steps"], "double_dqn": problem["double_dqn"]}
     network, target = make_network(**options, seed=1), make_network(**options, seed=2)
     reference = copy.deepcopy(network)
-    expected, errors = by_hand(reference, target, slices, **settings_)
+    expected, errors = by_hand(reference, target, slices, **problem["loss"])
     expected.backward()
 
-    batch = as_batch(slices, categorical=options["categorical"]).reshape(problem["shape"])
+    batch = as_batch(slices, categorical=options["categorical"], step_count=problem["step_count"])
+    batch = batch.reshape(problem["shape"])
     if problem["sampler_marks_ends"]:  # SliceSampler calls the last step of every slice truncated
         ends = torch.tensor([len(s) for s in slices]).cumsum(0) - 1
         for key in ("truncated", "done"):
@@ -208,22 +270,31 @@ def test_loss_and_gradients_are_those_of_the_second_implementation(problem):
             batch["next", key] = marked.reshape(*batch.shape, 1)
     if problem["rows_start_unmarked"]:
         batch["is_init"][..., 0, :] = False  # a row starts a slice whatever it says
-    loss_fn = make_loss(network, target, gamma=GAMMA, categorical=options["categorical"], **settings_)
-    loss = loss_fn(batch)["loss"]
-    loss.backward()
+        flat = batch["is_init"].reshape(-1)  # and so does a step after padding
+        starts = torch.tensor([0] + [len(s) for s in slices]).cumsum(0)
+        flat[[int(starts[k + 1]) for k, s in enumerate(slices[:-1]) if s.padding]] = False
+        batch["is_init"] = flat.reshape(*batch.shape, 1)
+    settings_ = problem["loss"] if loss is RecurrentDQNLoss else {}
+    loss_fn = make_loss(network, target, loss=loss, categorical=options["categorical"], **settings_)
+    result = loss_fn(batch)["loss"]
+    result.backward()
 
-    close(loss, expected)
+    close(result, expected)
     assert batch["td_error"].shape == (*problem["shape"], 1)
     close(batch["td_error"].reshape(-1), errors)
     parameters = dict(network.named_parameters())
     for name, parameter in reference.named_parameters():
-        close(parameters[name].grad, parameter.grad, 1e-5)
+        if parameter.grad is None:  # no step counts
+            assert parameters[name].grad is None
+        else:
+            close(parameters[name].grad, parameter.grad, 1e-5)
     assert all(p.grad is None for p in loss_fn.target_value_network_params.parameters())
 
 
-# --- one property at a time -----------------------------------------------------------------------
-
-ENDS = ["terminated", "cut", "truncated", "cut"]
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(problems())
+def test_loss_and_gradients_are_those_of_the_second_implementation(problem):
+    check_reference(problem)
 
 
 @pytest.fixture(params=["lstm", "gru"])
@@ -231,10 +302,245 @@ def cell(request):
     return request.param
 
 
+# --- batches as a collector and a buffer make them -------------------------------------------------
+
+
+def collected(cell="lstm", num_envs=2, frames=256, sampler=None):
+    """A policy, and a buffer that a collector filled with it."""
+    cfg = Config.preset("masked-cartpole").replace(
+        env={"num_envs": num_envs},
+        policy={"cell": cell, "hidden_size": 16, "features": 8, "head": 8},
+        replay={"slice_len": 6, "slices": 8, "capacity": 1_000},
+        train={"total_frames": frames, "frames_per_batch": 64},
+    )
+    torch.manual_seed(0)
+    env = make_env(cfg.env)
+    env.set_seed(0)
+    policy = make_policy(cfg.policy, env)
+    if sampler is None:
+        buffer = make_replay_buffer(cfg)
+    else:
+        storage = LazyTensorStorage(1_000, ndim=2)
+        buffer = TensorDictReplayBuffer(storage=storage, sampler=sampler, batch_size=48, dim_extend=1)
+    collector = make_collector(cfg, env, policy, buffer)
+    for _ in collector:
+        pass
+    collector.shutdown()
+    return policy, buffer, env
+
+
+def cut_at_is_init(batch: TensorDict) -> list[Slice]:
+    """Turn a flat batch back into slices, checking that each is one piece of one episode."""
+    names = [k for k in ("recurrent_state_h", "recurrent_state_c", "recurrent_state") if k in batch.keys()]
+    starts = [*batch["is_init"].squeeze(-1).nonzero().squeeze(-1).tolist(), len(batch)]
+    slices = []
+    for low, high in zip(starts, starts[1:], strict=False):
+        part = batch[low:high]
+        assert (part["step_count"].diff(dim=0) == 1).all()
+        assert len(part["collector", "traj_ids"].unique()) == 1
+        assert (part["next", "observation"][:-1] == part["observation"][1:]).all()
+        slices.append(
+            Slice(
+                observation=torch.cat([part["observation"], part["next", "observation"][-1:]]),
+                action=part["action"].long().argmax(-1),
+                reward=part["next", "reward"].squeeze(-1),
+                state=tuple(part[name][0] for name in names),
+                terminated=bool(part["next", "terminated"][-1]),
+                begins=bool(part["step_count"][0] == 0),
+            )
+        )
+    return slices
+
+
+REAL = [
+    {"n_steps": 1, "double_dqn": False},
+    {"n_steps": 3, "burn_in": 2},
+    {"n_steps": 5, "burn_in": 3, "value_rescale": True, "double_dqn": False},
+    {"n_steps": 2, "burn_in": 1, "state_source": "zero"},
+]
+
+
+def check_real_batches(cell, loss, num_envs=2, options=REAL[0]):
+    """What a collector and a buffer made, over five updates of both networks."""
+    policy, buffer, env = collected(cell, num_envs)
+    network = policy[:-1].double()
+    loss_fn = make_loss(network, loss=loss, **(options if loss is RecurrentDQNLoss else {}))
+    updater = SoftUpdate(loss_fn, tau=0.3)
+    optim = torch.optim.SGD(loss_fn.parameters(), lr=1.0)
+    for _ in range(5):
+        batch = buffer.sample().apply(lambda x: x.double() if x.is_floating_point() else x)
+        slices = cut_at_is_init(batch)
+        assert len(slices) == 8 or len(batch) <= 48
+        assert {len(s) for s in slices} - set(range(1, 7)) == set()
+        online, target = copy.deepcopy(network), copy.deepcopy(network)
+        loss_fn.target_value_network_params.data.to_module(target)
+        expected, errors = by_hand(online, target, slices, **options)
+        result = loss_fn(batch)["loss"]
+        close(result, expected)
+        close(batch["td_error"].squeeze(-1), errors)
+        result.backward()
+        expected.backward()
+        for a, b in zip(network.parameters(), online.parameters(), strict=True):
+            close(a.grad, b.grad, 1e-5)
+        optim.step()
+        optim.zero_grad()
+        updater.step()
+    env.close()
+
+
+@pytest.mark.parametrize("options", REAL, ids=str)
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_batches_of_the_buffer(cell, num_envs, options):
+    check_real_batches(cell, RecurrentDQNLoss, num_envs, options)
+
+
+# --- invariants, and what they say about TorchRL's own loss -----------------------------------------
+
+LENGTHS, ENDS = [4, 1, 6, 3], ["terminated", "cut", "truncated", "cut"]
+BURN_IN = 2
+
+
+def four_slices(cell="lstm", seed=3) -> list[Slice]:
+    generator = torch.Generator().manual_seed(seed)
+    items = [random_slice(n, generator, cell=cell, end=e) for n, e in zip(LENGTHS, ENDS, strict=True)]
+    items[0] = replace(items[0], begins=True)
+    return items
+
+
+def two_networks(cell, loss, **kwargs):
+    """Online network and loss; what only our loss knows is not asked of TorchRL's."""
+    network, target = make_network(cell=cell), make_network(cell=cell, seed=1)
+    if loss is RecurrentDQNLoss:
+        kwargs = {"n_steps": 3, "burn_in": BURN_IN} | kwargs
+    return network, make_loss(network, target, loss=loss, **kwargs)
+
+
+def counted_batch(slices):
+    return as_batch(slices, step_count=True)
+
+
+def errors_of(loss_fn, slices) -> list[Tensor]:
+    batch = counted_batch(slices)
+    loss_fn(batch)
+    return list(batch["td_error"].squeeze(-1).split([len(s) for s in slices]))
+
+
+def gradients_of(network, loss_fn, slices, k) -> list[Tensor]:
+    """What slice ``k`` adds to the gradient of the sum of all losses."""
+    low = sum(len(s) for s in slices[:k])
+    losses = loss_fn(counted_batch(slices))["loss"].reshape(-1)[low : low + len(slices[k])]
+    return list(torch.autograd.grad(losses.sum(), list(network.parameters())))
+
+
+def check_order(cell, loss):
+    """Permuting the slices changes nothing."""
+    _, loss_fn = two_networks(cell, loss)
+    slices = four_slices(cell)
+    before, whole = errors_of(loss_fn, slices), loss_fn(counted_batch(slices))["loss"]
+    for order in ([3, 2, 1, 0], [2, 0, 3, 1], [1, 0, 2, 3]):
+        shuffled = [slices[k] for k in order]
+        for k, errors in zip(order, errors_of(loss_fn, shuffled), strict=True):
+            close(errors, before[k], 1e-12)
+        close(loss_fn(counted_batch(shuffled))["loss"], whole, 1e-12)
+
+
+def check_extra(cell, loss, extra):
+    """A slice that does not count changes nothing, wherever it is put."""
+    network, loss_fn = two_networks(cell, loss)
+    slices = four_slices(cell)
+    before = loss_fn(counted_batch(slices))["loss"]
+    gradients = torch.autograd.grad(before, list(network.parameters()))
+    for place in range(len(slices) + 1):
+        more = [*slices[:place], extra, *slices[place:]]
+        after = loss_fn(counted_batch(more))["loss"]
+        close(after, before, 1e-12)
+        for a, b in zip(torch.autograd.grad(after, list(network.parameters())), gradients, strict=True):
+            close(a, b, 1e-12)
+
+
+def check_padding(cell, loss):
+    """Adding padding changes nothing, not even if it is NaN."""
+    check_extra(cell, loss, padding(3, torch.Generator().manual_seed(9), cell=cell))
+
+
+def check_short_slice(cell, loss):
+    """Adding a slice that is all burn-in changes nothing."""
+    for length in (1, BURN_IN):
+        check_extra(cell, loss, random_slice(length, torch.Generator().manual_seed(9), cell=cell))
+
+
+def check_independence(cell, loss):
+    """Changing one slice changes its own errors and gradient, and those of no other slice."""
+    network, loss_fn = two_networks(cell, loss, reduction="none", **BURNLESS[loss])
+    slices = four_slices(cell)
+    for changed in range(4):
+        others = list(slices)
+        others[changed] = four_slices(cell, seed=9)[changed]
+        before, after = errors_of(loss_fn, slices), errors_of(loss_fn, others)
+        for k in range(4):
+            gradients = [gradients_of(network, loss_fn, s, k) for s in (slices, others)]
+            far = max((a - b).abs().max() for a, b in zip(*gradients, strict=True))
+            if k == changed:
+                assert (before[k] - after[k]).abs().max() > 1e-2 and far > 1e-2
+            else:
+                close(before[k], after[k], 1e-12)
+                assert far < 1e-12
+
+
+BURNLESS = {RecurrentDQNLoss: {"burn_in": 0}, DQNLoss: {}}  # so that every slice has something to change
+
+
+def check_second_implementation(cell, loss):
+    """One-step targets without burn-in or rescaling: what both losses are meant to compute."""
+    plain = {
+        "n_steps": 1,
+        "double_dqn": False,
+        "burn_in": 0,
+        "value_rescale": False,
+        "state_source": "stored",
+    }
+    check_reference(
+        {
+            "slices": four_slices(cell),
+            "shape": (14,),
+            "network": {"cell": cell, "layers": 1, "categorical": False},
+            "loss": plain,
+            "step_count": True,
+            "sampler_marks_ends": False,
+            "rows_start_unmarked": False,
+        },
+        loss,
+    )
+
+
+CHECKS = [
+    check_second_implementation,
+    check_order,
+    check_padding,
+    check_short_slice,
+    check_independence,
+    check_real_batches,
+]
+each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+
+
+@each_check
+def test_recurrent_loss_passes(check, cell):
+    check(cell, RecurrentDQNLoss)
+
+
+@each_check
+def test_torchrls_own_loss_fails(check, cell):
+    with pytest.raises(AssertionError):
+        check(cell, DQNLoss)
+
+
+# --- one property at a time -----------------------------------------------------------------------
+
+
 @pytest.fixture
 def slices(cell):
-    generator = torch.Generator().manual_seed(3)
-    return [random_slice(n, generator, cell=cell, end=e) for n, e in zip([4, 1, 6, 3], ENDS, strict=True)]
+    return [replace(item, begins=False) for item in four_slices(cell)]
 
 
 @pytest.fixture
@@ -247,27 +553,6 @@ def td_error(loss_fn, slices) -> list[Tensor]:
     batch = as_batch(slices)
     loss_fn(batch)
     return list(batch["td_error"].squeeze(-1).split([len(s) for s in slices]))
-
-
-def test_order_of_the_slices_does_not_matter(loss_fn, slices):
-    order = [2, 0, 3, 1]
-    before, after = td_error(loss_fn, slices), td_error(loss_fn, [slices[k] for k in order])
-    for k, errors in zip(order, after, strict=True):
-        close(errors, before[k], 1e-12)
-    close(loss_fn(as_batch(slices)), loss_fn(as_batch([slices[k] for k in order])), 1e-12)
-
-
-@pytest.mark.parametrize("changed", range(4))
-def test_a_slice_does_not_hear_the_others(loss_fn, slices, cell, changed):
-    generator = torch.Generator().manual_seed(9)
-    others = list(slices)
-    others[changed] = random_slice(len(slices[changed]), generator, cell=cell)
-    before, after = td_error(loss_fn, slices), td_error(loss_fn, others)
-    for k in range(len(slices)):
-        if k == changed:
-            assert (before[k] - after[k]).abs().max() > 1e-2
-        else:
-            close(before[k], after[k], 1e-12)
 
 
 def test_a_slice_starts_from_its_stored_state(loss_fn, slices):
@@ -372,6 +657,86 @@ def test_priority_weights(slices, cell, shape):
     close(ignoring(batch)["loss"], errors.mean())
 
 
+@pytest.mark.parametrize("shape", [(14,), (1, 14)])
+def test_reduction_none_keeps_the_shape_and_is_zero_where_nothing_counts(shape, slices, cell):
+    network, target = make_network(cell=cell), make_network(cell=cell, seed=1)
+    _, errors = by_hand(network, target, slices, burn_in=2)
+    loss_fn = make_loss(network, target, reduction="none", burn_in=2)
+    close(loss_fn(as_batch(slices).reshape(shape))["loss"], errors.reshape(shape))
+    assert (errors == 0).sum() == 2 + 1 + 2 + 2
+
+
+def test_nothing_counts(slices, cell):
+    network = make_network(cell=cell)
+    for reduction in ("mean", "sum"):
+        batch = as_batch(slices)
+        batch["priority_weight"] = torch.ones(14, dtype=torch.float64)
+        loss = make_loss(network, burn_in=6, reduction=reduction)(batch)["loss"]
+        loss.backward()
+        assert loss == 0 and not batch["td_error"].any()
+    assert all(p.grad is None for p in network.parameters())
+    nothing_real = as_batch([padding(4, torch.Generator().manual_seed(0), cell=cell)])
+    assert make_loss(network)(nothing_real)["loss"] == 0
+
+
+@pytest.mark.parametrize("name", ["mask", ("collector", "mask"), "shifted_valid", "mine"])
+def test_masks_by_name(name, slices, cell):
+    loss_fn = make_loss(make_network(cell=cell), n_steps=2)
+    padded = [slices[0], padding(2, torch.Generator().manual_seed(0), cell=cell), *slices[1:]]
+    batch = as_batch(padded).rename_key_(("collector", "mask"), name)
+    if name == "mine":
+        loss_fn.loss_mask_key = name
+    close(loss_fn(batch)["loss"], loss_fn(as_batch(slices))["loss"], 1e-12)
+
+
+def test_a_zero_start_needs_no_stored_state(slices, cell):
+    network, target = make_network(cell=cell), make_network(cell=cell, seed=1)
+    loss_fn = make_loss(network, target, state_source="zero", burn_in=2, n_steps=2)
+    batch = as_batch(slices)
+    stateless = batch.exclude(*[key for key in batch.keys() if key.startswith("recurrent")])
+    expected, _ = by_hand(network, target, slices, state_source="zero", burn_in=2, n_steps=2)
+    close(loss_fn(stateless)["loss"], expected)
+
+
+def test_burn_in_sends_no_gradient_into_the_warm_steps(slices, cell):
+    """The gradient with respect to the observations: zero where the state was only warmed."""
+    batch = as_batch(slices[2:3])
+    batch["observation"].requires_grad_()
+    make_loss(make_network(cell=cell), burn_in=2)(batch)["loss"].backward()
+    length = batch["observation"].grad.norm(dim=-1)
+    assert (length[:2] == 0).all() and (length[2:] > 1e-6).all()
+
+
+def test_step_count_may_have_another_name(cell):
+    loss_fn = make_loss(make_network(cell=cell), burn_in=3)
+    slices = four_slices(cell)
+    expected = loss_fn(as_batch(slices, step_count=True))["loss"]
+    loss_fn.set_keys(step_count="time")
+    batch = as_batch(slices, step_count=True).rename_key_("step_count", "time")
+    close(loss_fn(batch)["loss"], expected, 1e-12)
+
+
+@pytest.mark.parametrize("burn_in", [0, 2])
+def test_every_frame_is_encoded_once_per_network(burn_in, cell):
+    """Count the frames that reach the encoder: o_0 .. o_T of each slice, and the rows' filling, twice."""
+    frames = []
+    network = make_network(cell=cell)
+    network[0].module.register_forward_hook(lambda module, args, out: frames.append(args[0][..., 0].numel()))
+    slices = [replace(item, begins=False) for item in four_slices(cell)]
+    slices = [slices[0]] * 3  # of equal length, so that nothing is filled
+    make_loss(network, burn_in=burn_in)(counted_batch(slices))
+    assert sum(frames) == 2 * 3 * (len(slices[0]) + 1)
+
+
+def test_rescaled_targets_are_shrunk_values():
+    """One step, gamma 0: the target is h(r), here in closed form."""
+    item = replace(random_slice(1, torch.Generator().manual_seed(0)), reward=torch.tensor([3.0]).double())
+    network = make_network()
+    value = step_by_step(network, item)[0][item.action[0]].item()
+    loss_fn = make_loss(network, gamma=0.0, value_rescale=True)
+    close(loss_fn(as_batch([item]))["loss"].item(), (value - (2 - 1 + 0.003)) ** 2)
+
+
 def test_smooth_l1(slices, cell):
     network, target = make_network(cell=cell), make_network(cell=cell, seed=1)
     _, errors = by_hand(network, target, slices)
@@ -459,10 +824,21 @@ def test_a_network_without_memory_is_refused():
         RecurrentDQNLoss(nn.Linear(FEATURES, ACTIONS), action_space="one-hot")
 
 
-@pytest.mark.parametrize("n_steps", [0, -1, 1.5])
-def test_wrong_n_steps(n_steps):
-    with pytest.raises(UserError, match=f"n_steps={n_steps}"):
-        RecurrentDQNLoss(make_network(), action_space="one-hot", n_steps=n_steps)
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"n_steps": 0}, "n_steps=0: expected a whole number of at least 1"),
+        ({"n_steps": 1.5}, "n_steps=1.5"),
+        ({"burn_in": -1}, "burn_in=-1: expected a whole number of at least 0"),
+        ({"burn_in": True}, "burn_in=True"),
+        ({"state_source": "last"}, "state_source='last': choose one of 'stored', 'zero'"),
+        ({"loss_function": "l3"}, "loss_function='l3'.*'smooth_l1'"),
+        ({"reduction": "median"}, "reduction='median'.*'none'"),
+    ],
+)
+def test_wrong_settings(setting, message):
+    with pytest.raises(UserError, match=message):
+        RecurrentDQNLoss(make_network(), action_space="one-hot", **setting)
 
 
 def test_several_actions_at_once_are_refused():
@@ -491,81 +867,7 @@ def test_a_batch_without_the_stored_state_is_refused(slices, loss_fn):
         loss_fn(batch)
 
 
-# --- batches as a collector and a buffer make them -------------------------------------------------
-
-
-def collected(cell="lstm", num_envs=2, frames=256, sampler=None):
-    """A policy, and a buffer that a collector filled with it."""
-    cfg = Config.preset("masked-cartpole").replace(
-        env={"num_envs": num_envs},
-        policy={"cell": cell, "hidden_size": 16, "features": 8, "head": 8},
-        replay={"slice_len": 6, "slices": 8, "capacity": 1_000},
-        train={"total_frames": frames, "frames_per_batch": 64},
-    )
-    torch.manual_seed(0)
-    env = make_env(cfg.env)
-    env.set_seed(0)
-    policy = make_policy(cfg.policy, env)
-    if sampler is None:
-        buffer = make_replay_buffer(cfg)
-    else:
-        storage = LazyTensorStorage(1_000, ndim=2)
-        buffer = TensorDictReplayBuffer(storage=storage, sampler=sampler, batch_size=48, dim_extend=1)
-    collector = make_collector(cfg, env, policy, buffer)
-    for _ in collector:
-        pass
-    collector.shutdown()
-    return policy, buffer, env
-
-
-def cut_at_is_init(batch: TensorDict) -> list[Slice]:
-    """Turn a flat batch back into slices, checking that each is one piece of one episode."""
-    names = [k for k in ("recurrent_state_h", "recurrent_state_c", "recurrent_state") if k in batch.keys()]
-    starts = [*batch["is_init"].squeeze(-1).nonzero().squeeze(-1).tolist(), len(batch)]
-    slices = []
-    for low, high in zip(starts, starts[1:], strict=False):
-        part = batch[low:high]
-        assert (part["step_count"].diff(dim=0) == 1).all()
-        assert len(part["collector", "traj_ids"].unique()) == 1
-        assert (part["next", "observation"][:-1] == part["observation"][1:]).all()
-        slices.append(
-            Slice(
-                observation=torch.cat([part["observation"], part["next", "observation"][-1:]]),
-                action=part["action"].long().argmax(-1),
-                reward=part["next", "reward"].squeeze(-1),
-                state=tuple(part[name][0] for name in names),
-                terminated=bool(part["next", "terminated"][-1]),
-            )
-        )
-    return slices
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("num_envs", [1, 2])
-def test_batches_of_the_buffer(cell, num_envs):
-    policy, buffer, env = collected(cell, num_envs)
-    loss_fn = RecurrentDQNLoss(policy[:-1], action_space=env.action_spec_unbatched, gamma=0.97, n_steps=3)
-    updater = SoftUpdate(loss_fn, tau=0.3)
-    optim = torch.optim.SGD(loss_fn.parameters(), lr=1.0)
-    for _ in range(5):
-        batch = buffer.sample()
-        slices = cut_at_is_init(batch)
-        assert len(slices) == 8 or len(batch) <= 48
-        assert {len(s) for s in slices} - set(range(1, 7)) == set()
-        online, target = copy.deepcopy(policy[:-1]), copy.deepcopy(policy[:-1])
-        loss_fn.target_value_network_params.data.to_module(target)
-        expected, errors = by_hand(online, target, slices, gamma=0.97, n_steps=3)
-        loss = loss_fn(batch)["loss"]
-        close(loss, expected, 1e-5)
-        close(batch["td_error"].squeeze(-1), errors, 1e-5)
-        loss.backward()
-        expected.backward()
-        for a, b in zip(policy[:-1].parameters(), online.parameters(), strict=True):
-            close(a.grad, b.grad, 1e-4)
-        optim.step()
-        optim.zero_grad()
-        updater.step()
-    env.close()
+# --- other layouts of the buffer, and settings one at a time --------------------------------------
 
 
 def test_padded_slices_count_their_real_steps_only():
