@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Patch
 
 from recdqn.config import MAX_RETURN, TrainConfig
 from recdqn.results import mean_return
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recdqn.flow import Step
+    from recdqn.loss import Steps
 
 # Okabe and Ito's palette: distinguishable with every common form of colour blindness.
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = (
@@ -407,6 +409,60 @@ def errors_by_position(slices: dict[str, Sequence[Tensor]]) -> Figure:
         ax.set_xticks(np.arange(longest))
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
+
+
+def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
+    """Draw what the loss does with each step of a batch, one slice in each row (chapter 4).
+
+    Args:
+        steps: from :meth:`recdqn.RecurrentDQNLoss.steps`.
+        step_count: the batch's ``"step_count"``; a slice that begins an episode starts with 0. Padding is
+            drawn behind the slice that it follows.
+    """
+    looks = {
+        "w": ("warms the memory", ORANGE, 0.45, ""),
+        "c": ("counts", BLUE, 0.3, ""),
+        "x": ("left out: slice too short", GREY, 0.25, "////"),
+        "p": ("padding", GREY, 0.0, ""),
+    }
+    rows, columns = steps.row.tolist(), steps.column.tolist()
+    warm, counts, count = steps.warm.tolist(), steps.counts.tolist(), step_count.flatten().tolist()
+    with style():
+        height = max(*rows, 0) + 1
+        fig, ax = plt.subplots(figsize=(7.5, 0.34 * height + 0.9))
+        row = column = -1
+        for i in range(len(rows)):
+            real = rows[i] >= 0
+            row, column = (rows[i], columns[i]) if real else (row, column + 1)
+            letter = "p" if not real else "c" if counts[i] else "w" if warm[i] else "x"
+            _draw_step(ax, column, row, letter, *looks[letter][1:])
+            if real and column == 0 and count[i] == 0:
+                ax.plot(-0.75, row, ">", color=RED, ms=7, clip_on=False)
+        handles = [
+            Patch(
+                fc=to_rgba(color, alpha), ec=GREY, ls=_edge(letter), hatch=hatch, label=f"{letter}: {meaning}"
+            )
+            for letter, (meaning, color, alpha, hatch) in looks.items()
+        ]
+        handles += ax.plot([], [], ">", color=RED, ms=7, ls="", label="begins an episode")
+        longest = round(max(text.get_position()[0] for text in ax.texts)) + 1
+        ax.set(xlabel="step of the slice", xlim=(-1.1, longest - 0.5), xticks=range(longest))
+        ax.set(ylabel="slice", ylim=(height - 0.5, -0.5), yticks=range(height))
+        ax.tick_params(length=0)
+        ax.spines[["left", "bottom"]].set_visible(False)
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), labelspacing=0.9)
+    return fig
+
+
+def _draw_step(ax: Axes, x: int, y: int, letter: str, color: str, alpha: float, hatch: str) -> None:
+    look = {"fc": to_rgba(color, alpha), "ec": GREY, "lw": 0.8, "ls": _edge(letter), "hatch": hatch}
+    ax.add_patch(plt.Rectangle((x - 0.42, y - 0.42), 0.84, 0.84, **look))
+    box = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"} if hatch else None
+    ax.text(x, y, letter, ha="center", va="center", fontsize=9, bbox=box)
+
+
+def _edge(letter: str) -> str:
+    return ":" if letter == "p" else "-"
 
 
 # Chapter 5

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recdqn import Config, make_env, make_policy, plots
+from recdqn.loss import Steps
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,23 @@ def test_policy_graph_names_every_module_and_key():
         assert type(getattr(module, "module", module)).__name__ in text
         for key in module.in_keys:
             assert f'"{key}"' in text
+
+
+def test_slice_steps_draw_what_the_loss_does_with_each_step():
+    """Three slices, of which the last begins an episode, and padding behind the first."""
+    steps = Steps(
+        row=torch.tensor([0, 0, 0, -1, 1, 1, 2, 2]),
+        column=torch.tensor([0, 1, 2, -1, 0, 1, 0, 1]),
+        warm=torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).bool(),
+        counts=torch.tensor([0, 0, 1, 0, 0, 0, 1, 1]).bool(),
+    )
+    ax = plots.slice_steps(steps, torch.tensor([5, 6, 7, 0, 3, 4, 0, 1])).axes[0]
+    drawn = {text.get_position(): text.get_text() for text in ax.texts}
+    rows = ["".join(drawn[x, y] for x in range(4) if (x, y) in drawn) for y in range(3)]
+    assert rows == ["wwcp", "xx", "cc"] and len(drawn) == 8
+    begins = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == ">"]
+    assert begins == [[2], []]  # the row, and the empty line of the legend
+    assert [text.get_text()[:2] for text in ax.get_legend().get_texts()] == ["w:", "c:", "x:", "p:", "be"]
 
 
 def test_style_leaves_the_readers_settings_alone():
