@@ -2,6 +2,7 @@
 
 from recdqn.checkpoint import load_checkpoint, save_checkpoint
 from recdqn.config import Config, Profile
+from recdqn.doctor import diagnose
 from recdqn.envs import make_env
 from recdqn.evaluate import evaluate
 from recdqn.loss import RecurrentDQNLoss
@@ -13,6 +14,7 @@ __all__ = [
     "Config",
     "Profile",
     "RecurrentDQNLoss",
+    "diagnose",
     "evaluate",
     "load_checkpoint",
     "make_collector",

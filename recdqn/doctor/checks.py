@@ -1,0 +1,552 @@
+"""The doctor's checks: each runs copies of the parts and tells what it saw (the field guide).
+
+A check yields a code of ``BUGS`` and a message for every bug that it proves, and raises ``Skip`` where there
+is nothing to look at.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase, unravel_key
+from torch import Tensor, nn
+from torchrl.envs import Compose, TransformedEnv, UnaryTransform
+from torchrl.envs.common import EnvBase
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.modules import set_recurrent_mode
+from torchrl.objectives.utils import TargetNetUpdater
+
+from recdqn.doctor.patient import STEPS, Patient, Skip, change, is_real, neighbours
+
+Found = Iterator[tuple[str, str]]
+
+LEAK = 1e-5  # a smaller change, relative to the size of what changes, is rounding
+COPIES = 64  # of one step, to see whether the policy always acts the same on it
+SHOWN, HIDDEN, KNOWN = (
+    0.9999,
+    0.9,
+    0.99,
+)  # squared correlations: the number itself, not to be read, to be read
+VECTOR, PICTURE = 64, 784  # numbers in the largest entry that is read as a vector, the smallest as a picture
+RAW = "doctor_raw"  # where the masked check keeps what the base environment returned
+
+
+# --- the environment ------------------------------------------------------------------------------
+
+
+def statistics(patient: Patient) -> Found:
+    """Look for transforms that wait for their numbers."""
+    for transform in _transforms(patient.env):
+        tensors = [*transform.buffers(recurse=False), *transform.parameters(recurse=False)]
+        if any(isinstance(t, nn.parameter.UninitializedTensorMixin) for t in tensors):
+            keys = ", ".join(map(repr, transform.in_keys))
+            yield (
+                "norm-uninitialised",
+                f"{_name(transform)} of {keys} has no statistics, and env.reset() fails",
+            )
+
+
+def picture_statistics(patient: Patient) -> Found:
+    """Show every transform an even picture; what comes out must be even, or vary both ways."""
+    td = patient.walk[0].before
+    for transform in _transforms(patient.env):
+        for key in transform.in_keys:
+            picture = td.get(key, None)
+            if picture is None or not _is_picture(picture, td.ndim) or not picture.is_floating_point():
+                continue
+            try:
+                out = transform._apply_transform(torch.full_like(picture, 0.5))
+            except Exception:  # this transform reads pictures of another kind
+                continue
+            if out.shape != picture.shape:
+                continue
+            rows, columns = (float((out.amax(dim) - out.amin(dim)).abs().max()) for dim in (-2, -1))
+            if (rows > 1e-6) != (columns > 1e-6):
+                which = "column" if columns > rows else "row"
+                yield (
+                    "norm-per-column",
+                    f"{_name(transform)} makes an even picture in {key!r} vary by {max(rows, columns):.2g} "
+                    f"from {which} to {which}: it has a pair of numbers for each {which}",
+                )
+
+
+def init_marks(patient: Patient) -> Found:
+    """Compare ``"is_init"`` with where episodes began."""
+    walk = patient.walk
+    if walk[0].before.get("is_init", None) is None:
+        yield "no-init-tracker", "env.reset() returns no 'is_init'"
+        return
+    began = torch.ones_like(walk[0].ended)
+    missed = begun = false = others = 0
+    for moment in walk:
+        marked = moment.before["is_init"].reshape(began.shape)
+        missed, begun = missed + int((began & ~marked).sum()), begun + int(began.sum())
+        false, others = false + int((marked & ~began).sum()), others + int((~began).sum())
+        began = moment.ended
+    if missed:
+        yield "init-never-true", f"'is_init' is false at {missed} of {begun} first steps of episodes"
+    if false:
+        yield "init-false-start", f"'is_init' is true at {false} of {others} steps inside episodes"
+
+
+def masked(patient: Patient) -> Found:
+    """Read the base environment's numbers out of what the policy sees."""
+    env = patient.env
+    if not isinstance(env, TransformedEnv):
+        raise Skip("the environment has no transforms that hide anything")
+    spec, dims = env.base_env.observation_spec, env.ndim
+    vectors = [k for k in spec.keys(True, True) if spec[k].dtype.is_floating_point]
+    vectors = [k for k in vectors if spec[k].shape[dims:].numel() <= VECTOR]
+    if not vectors:
+        raise Skip("the base environment returns no vector")
+    note = UnaryTransform(in_keys=vectors[:1], out_keys=[RAW], fn=torch.clone)
+    noted = TransformedEnv(env.base_env, Compose(note, *(t.clone() for t in _transforms(env))))
+    data = noted.rollout(max(50, STEPS // max(1, env.numel())), break_when_any_done=False).reshape(-1)
+    truth = data[RAW].reshape(len(data), -1).double()
+
+    entries = [k for k in noted.observation_spec.keys(True, True) if k not in (RAW, "is_init", "step_count")]
+    if patient.policy is not None:
+        entries = [k for k in entries if k in patient.observed]
+    read = {}  # entry: how well each true number is shown by one of its columns, and by all together
+    for key in entries:
+        value = data[key].reshape(len(data), -1)
+        if value.is_floating_point() and value.shape[-1] <= VECTOR:
+            single, joint = _read_out(value.double(), truth)
+            if (single > SHOWN).any():  # a part of the base's vector, masked or not
+                read[key] = single, joint
+    for key, (single, joint) in read.items():
+        for i in range(truth.shape[-1]):
+            number = f"number {i} of the base's {vectors[0]!r}"
+            if single[i] < SHOWN and joint[i] > KNOWN:
+                yield (
+                    "masked-leak",
+                    f"{number} is not in {key!r}, and follows from its other numbers (R2 {joint[i]:.3f})",
+                )
+            for other in read:
+                if joint[i] < HIDDEN and read[other][1][i] > KNOWN:
+                    yield "masked-leak", f"{number} is hidden in {key!r}, and {other!r} shows it"
+
+
+# --- the environment and the policy ------------------------------------------------------------------
+
+
+def state_flow(patient: Patient) -> Found:
+    """Follow each recurrent state from where it is written to where it is read."""
+    if not patient.pairs:
+        raise Skip("the policy has no recurrent state")
+    try:
+        first = patient.env.reset()
+    except Exception:
+        raise Skip("the environment does not reset") from None
+    fits = True
+    for read, write in patient.pairs:
+        shape, value = _written_shape(patient, first, write), first.get(read, None)
+        if value is None:
+            alike = [k for k in first.keys(True, True) if first[k].shape == shape]
+            if alike := [k for k in alike if k not in patient.policy.in_keys]:
+                names = ", ".join(map(repr, alike))
+                yield (
+                    "primer-mismatch",
+                    f"the policy reads {read!r}; a reset gives {names}, which nothing reads",
+                )
+        elif shape is not None and value.shape != shape:
+            fits = False
+            yield (
+                "primer-mismatch",
+                f"{read!r} has shape {list(value.shape)} after a reset, and the policy writes {list(shape)}",
+            )
+        elif value.any():
+            yield (
+                "primer-mismatch",
+                f"{read!r} is up to {value.abs().max():.2g} after a reset: the policy starts episodes from "
+                "zero, and the loss would start them from this",
+            )
+    if not fits:
+        raise Skip("the primer does not fit")
+    walk = patient.walk
+    if patient.trouble is not None:
+        raise Skip(f"the policy does not run in this environment ({patient.trouble})")
+    for read, write in patient.pairs:
+        initial = first.get(read, None)
+        yield from _one_state(walk, read, write, torch.zeros(()) if initial is None else initial)
+
+
+def _one_state(walk: list, read: NestedKey, write: NestedKey, initial: Tensor) -> Found:
+    lost = stale = kept = overwritten = 0
+    for moment in walk:
+        written, arrived = moment.after[write], moment.following.get(read, None)
+        if write == read and read in moment.before.keys(True):
+            overwritten += int((moment.before[read] != written).any())
+        if arrived is None:
+            lost += 1
+            continue
+        dims = moment.ended.ndim
+        moved = (arrived != written).flatten(dims).any(-1)
+        stale += int((moved & ~moment.ended).any())
+        kept += int(((arrived != initial).flatten(dims).any(-1) & moment.ended).sum())
+    steps = f"{len(walk)} steps"
+    if overwritten:
+        yield "state-overwritten", f"the policy reads {read!r} and writes its new state over it"
+    elif unravel_key(write) != unravel_key(("next", read)) and (lost or stale):
+        yield (
+            "out-key-without-next",
+            f"the policy reads {read!r} and writes {write!r}, which is never moved there",
+        )
+    elif lost:
+        yield "no-primer", f"the policy wrote {write!r}, and {read!r} was missing after {lost} of {steps}"
+    elif stale:
+        yield (
+            "state-not-carried",
+            f"{read!r} was not what the policy wrote in {write!r} after {stale} of {steps}",
+        )
+    if kept:
+        yield "state-over-episode", f"{read!r} was not what a reset gives at the start of {kept} episodes"
+
+
+def mode(patient: Patient) -> Found:
+    """Give the policy two steps that have nothing to do with each other, as collection does."""
+    if not patient.pairs:
+        raise Skip("the policy has no recurrent state")
+    rows = patient.readable(2)
+    other = change(rows, torch.tensor([True, False]), patient.observed)
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        before, after = patient.outputs(rows), patient.outputs(other)
+    moved = (after - before)[1].abs().max()
+    if moved > LEAK * before.abs().max():
+        yield (
+            "recurrent-mode-on",
+            "two steps of different episodes, outside of any loss: changing the first moved what the policy "
+            f"puts out for the second by {moved:.2g}",
+        )
+
+
+def evaluation(patient: Patient) -> Found:
+    """Switch exploration off, and give the policy the same step many times."""
+    policy = copy.deepcopy(patient.policy)
+    for name, value in policy.named_buffers():
+        if name.split(".")[-1] == "eps":  # explore as much as it can
+            value.fill_(1.0)
+    with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
+        actions = policy(patient.readable(1).expand(COPIES).clone())["action"].reshape(COPIES, -1)
+    if (actions != actions[0]).any():
+        yield (
+            "explores-in-evaluation",
+            f"with exploration off (DETERMINISTIC), the policy took {len(actions.unique(dim=0))} different "
+            f"actions in {COPIES} copies of one step",
+        )
+
+
+def annealing(patient: Patient) -> Found:
+    """Step a copy of the exploration module, and compare its share of random actions with the data stored."""
+    modules = [m for m in patient.policy.modules() if hasattr(m, "eps_init") and hasattr(m, "step")]
+    if not modules:
+        raise Skip("the policy has no exploration with eps and step()")
+    stored = 0  # environment steps; the buffer counts its first dimension
+    if patient.has("buffer"):
+        stored = patient.buffer.write_count * patient.buffer.storage.shape[1:].numel()
+    for module in modules:
+        first, now = float(module.eps_init), float(module.eps)
+        frames = int(module.annealing_num_steps)
+        stepped = copy.deepcopy(module)
+        stepped.step(min(frames, 1_000))
+        if float(stepped.eps) == now == first > 0.5:
+            yield "exploration-frozen", f"{_name(module)}: eps is {now:g}, and step() does not lower it"
+        elif now == first > float(stepped.eps) and stored >= frames / 10:
+            yield (
+                "exploration-frozen",
+                f"{_name(module)}: eps is still {now:g} after {stored:,} stored steps of {frames:,}",
+            )
+
+
+# --- the buffer and its batches ------------------------------------------------------------------------
+
+
+def chain(patient: Patient) -> Found:
+    """Does every step begin where the one before it ended, but at marked places?"""
+    pairs = broken = cursor = ends = unmarked = 0
+    for batch in patient.batches:
+        keys = [k for k in patient.worldly if batch.get(unravel_key(("next", k)), None) is not None]
+        if not keys or batch.numel() < 2:
+            raise Skip("the batch holds no next observation to compare with")
+        flat = batch.reshape(-1)
+        together, done = neighbours(batch), flat["next", "done"].reshape(-1)[:-1]
+        init = torch.zeros_like(together)
+        if flat.get("is_init", None) is not None:
+            init = flat["is_init"].reshape(-1)[1:]
+        apart = torch.zeros_like(together)
+        for key in keys:
+            apart |= (flat[key][1:] != flat["next"].get(key)[:-1]).flatten(1).any(-1)
+        loose = together & apart & ~init & ~done
+        pairs += int((together & ~init & ~done).sum())
+        broken += int(loose.sum())
+        cursor += int((loose & _at_cursor(patient, flat)).sum())
+        ends += int((together & apart & done).sum())
+        unmarked += int((together & apart & done & ~init).sum())
+    if broken > pairs / 2:
+        yield (
+            "unrelated-transitions",
+            f"{broken} of {pairs} steps do not begin where the one before them ended",
+        )
+        return
+    if cursor:
+        yield (
+            "slice-over-cursor",
+            f"{cursor} of {pairs} steps come after one that was written a buffer's length later",
+        )
+    if broken > cursor:
+        yield (
+            "slice-over-episodes",
+            f"{broken - cursor} of {pairs} steps do not begin where the one before ended, without a mark",
+        )
+    if ends and unmarked == ends:
+        yield (
+            "is-init-lost",
+            f"'is_init' is false at the starts of all {ends} slices that come after another one",
+        )
+
+
+def _at_cursor(patient: Patient, flat: TensorDictBase) -> Tensor:
+    """Which pairs of neighbours ``[N - 1]`` lie on either side of the buffer's write cursor."""
+    index = flat.get("index", None)
+    if "buffer" not in patient.given or index is None:
+        return torch.zeros(len(flat) - 1, dtype=torch.bool)
+    when = index.reshape(len(flat), -1)[:, 0]
+    return (when[:-1] + 1 == when[1:]) & (when[1:] == patient.buffer.writer._cursor)
+
+
+def lost(patient: Patient) -> Found:
+    """Are the marks and the states there, and are they those of the steps?"""
+    if patient.batch.get("is_init", None) is None:
+        yield "is-init-lost", "the batch has no 'is_init'"
+    for key in patient.states:
+        values = [batch.get(key, None) for batch in patient.batches]
+        if any(value is None for value in values):
+            yield "state-lost", f"the batch has no {key!r}"
+        elif not any(value.any() for value in values) and max(map(len, patient.slices)) > 1:
+            yield "state-lost", f"{key!r} is zero at every step of {len(values)} batches"
+        else:
+            yield from _stored_state(patient, key)
+
+
+def _stored_state(patient: Patient, key: NestedKey) -> Found:
+    stale = pairs = kept = begun = 0
+    for batch in patient.batches:
+        flat = batch.reshape(-1)
+        count, written = flat.get("step_count", None), flat.get(unravel_key(("next", key)), None)
+        if count is not None:
+            begins = (count.reshape(-1) == 0) & is_real(batch)
+            kept += int(flat[key][begins].flatten(1).any(-1).sum())
+            begun += int(begins.sum())
+        if written is not None and flat.get("is_init", None) is not None:
+            inside = neighbours(batch) & ~flat["is_init"].reshape(-1)[1:]
+            inside &= ~flat["next", "done"].reshape(-1)[:-1]
+            far = ((flat[key][1:] - written[:-1]).abs() > 1e-3).flatten(1).any(-1)
+            stale, pairs = stale + int((inside & far).sum()), pairs + int(inside.sum())
+    if stale > pairs / 10:
+        yield (
+            "state-not-carried",
+            f"the stored {key!r} is not what the step before wrote, at {stale} of {pairs} steps",
+        )
+    if kept:
+        yield (
+            "state-over-episode",
+            f"the stored {key!r} is not zero at {kept} of {begun} first steps of episodes",
+        )
+
+
+def pictures(patient: Patient) -> Found:
+    """Count the bytes that pictures take in the storage."""
+    stored = getattr(patient.buffer.storage, "_storage", None) if "buffer" in patient.given else patient.batch
+    if isinstance(stored, list) and stored:
+        stored = stored[0]
+    if not isinstance(stored, TensorDictBase):
+        raise Skip("the storage is not made of tensors")
+    steps = max(1, stored.numel())
+    for key in map(unravel_key, stored.keys(True, True)):
+        value = stored.get(key)
+        if not isinstance(value, Tensor) or not _is_picture(value, stored.ndim):
+            continue
+        bytes_ = f"{value.nbytes / steps:,.0f} bytes a step, {value.nbytes / 1e9:.2g} GB for {steps:,} steps"
+        if value.is_floating_point():
+            small = value.numel() / steps
+            yield (
+                "pixels-float32",
+                f"{key!r} is {value.dtype}: {bytes_}; as uint8 it takes {small:,.0f} a step",
+            )
+        if key[0] == "next" and (root := unravel_key(key[1:])) in stored.keys(True):
+            yield "pixels-twice", f"{key!r} is stored beside {root!r}: {bytes_} for the copy"
+
+
+# --- the loss -------------------------------------------------------------------------------------------
+
+
+def leak(patient: Patient) -> Found:
+    """Change one slice, and look at the errors of the others."""
+    slices = [places for places in patient.slices if len(places)]
+    if len(slices) < 2:
+        raise Skip("the batch has one slice only")
+    for k in (0, len(slices) - 1):
+        cause = torch.zeros(patient.batch.numel(), dtype=torch.bool)
+        cause[slices[k]] = True
+        moved, _ = patient.heard(cause, ~cause & is_real(patient.batch))
+        if moved > LEAK:
+            yield (
+                "target-leak",
+                f"{_name(patient.loss)}: changing slice {k} of {len(slices)} moved the errors of others by "
+                f"up to {moved:.2g} of the mean error",
+            )
+            return
+
+
+def loss_mode(patient: Patient) -> Found:
+    """Change the first observation of every slice, and look at the errors of later steps."""
+    longer = [places for places in patient.slices if len(places) > 1]
+    if not longer:
+        raise Skip("every slice of the batch has one step only")
+    cause, effect = (torch.zeros(patient.batch.numel(), dtype=torch.bool) for _ in range(2))
+    for places in longer:
+        cause[places[0]] = True
+        effect[places[1:]] = True
+    moved, rounding = patient.heard(cause, effect)
+    if moved <= rounding:
+        yield (
+            "recurrent-mode-off",
+            f"{_name(patient.loss)}: changing the first observation of {len(longer)} slices "
+            "moved no later error",
+        )
+
+
+def future(patient: Patient) -> Found:
+    """Change the last observation of a slice, and look at what the policy puts out before it."""
+    places = max(patient.slices, key=len)
+    if len(places) < 2 or not patient.pairs:
+        raise Skip("a recurrent policy and a slice of two steps are needed")
+    keys = [key for key in patient.policy.in_keys if key != "action"]
+    rows = patient.batch.reshape(-1)[places].select(*keys)
+    step = torch.arange(len(rows))
+    rows["is_init"] = (step == 0).unsqueeze(-1)
+    with set_recurrent_mode(True), set_exploration_type(ExplorationType.DETERMINISTIC):
+        before = patient.outputs(rows)
+        after = patient.outputs(change(rows, step == len(rows) - 1, patient.observed))
+    moved = (after - before)[:-1].abs().max()
+    if moved > LEAK * before.abs().max():
+        yield (
+            "sees-future",
+            f"changing the last observation of a slice moved earlier outputs by up to {moved:.2g}",
+        )
+
+
+def target(patient: Patient) -> Found:
+    """Add 1 to the online parameters; and let the updater make a step."""
+    loss = patient.loss
+    if not any(name.startswith("delay_") for name in getattr(loss, "__dict__", {})):
+        raise Skip("the loss has no target network of TorchRL's kind")
+    for name in [n for n in dir(loss) if n.endswith("_params") and not n.startswith(("target_", "_"))]:
+        before = [leaf.clone() for leaf in _leaves(getattr(loss, f"target_{name}"))]
+        for leaf in _leaves(getattr(loss, name)):
+            leaf.data.add_(1)
+        if _differ(before, _leaves(getattr(loss, f"target_{name}"))):
+            yield "target-is-online", f"{_name(loss)}: adding 1 to {name} added 1 to target_{name}"
+        elif (why := _frozen(patient.given["loss"])) is not None:
+            yield "target-frozen", f"{_name(loss)}: nothing moves target_{name}; {why}"
+
+
+def _frozen(loss: nn.Module) -> str | None:
+    """Why the target of ``loss`` never moves; ``None`` where it does or where that cannot be known."""
+    for updater in gc.get_objects():
+        if not issubclass(type(updater), TargetNetUpdater) or updater.loss_module is not loss:
+            continue
+        updater = copy.deepcopy(updater)
+        before = [leaf.clone() for leaf in _leaves(updater._targets)]
+        for leaf in _leaves(updater._sources):
+            leaf.data.add_(1)
+        for _ in range(getattr(updater, "value_network_update_interval", 0) + 2):
+            updater.step()
+        if _differ(before, _leaves(updater._targets)):
+            return None
+        return f"step() of its {_name(updater)} changes nothing"
+    attached = all(getattr(loss, "_has_update_associated", {}).values())
+    return None if attached else "no SoftUpdate or HardUpdate was made for it"
+
+
+STATE_CODES = (
+    "no-primer",
+    "primer-mismatch",
+    "out-key-without-next",
+    "state-overwritten",
+    "state-not-carried",
+    "state-over-episode",
+)
+
+# Each with the parts it needs and the codes it can find.
+CHECKS: list[tuple[Callable[[Patient], Found], tuple[str, ...], tuple[str, ...]]] = [
+    (statistics, ("env",), ("norm-uninitialised",)),
+    (picture_statistics, ("env",), ("norm-per-column",)),
+    (init_marks, ("env",), ("no-init-tracker", "init-never-true", "init-false-start")),
+    (masked, ("env",), ("masked-leak",)),
+    (state_flow, ("env", "policy"), STATE_CODES),
+    (mode, ("policy", "env or batch"), ("recurrent-mode-on",)),
+    (evaluation, ("policy", "env or batch"), ("explores-in-evaluation",)),
+    (annealing, ("policy",), ("exploration-frozen",)),
+    (chain, ("batch",), ("unrelated-transitions", "slice-over-episodes", "slice-over-cursor")),
+    (lost, ("batch",), ("is-init-lost", "state-lost")),
+    (pictures, ("batch",), ("pixels-float32", "pixels-twice")),
+    (leak, ("loss", "batch"), ("target-leak",)),
+    (loss_mode, ("loss", "batch"), ("recurrent-mode-off",)),
+    (future, ("policy", "batch"), ("sees-future",)),
+    (target, ("loss",), ("target-frozen", "target-is-online")),
+]
+
+
+# --- small things ---------------------------------------------------------------------------------------
+
+
+def _written_shape(patient: Patient, td: TensorDictBase, write: NestedKey) -> torch.Size | None:
+    """The shape in which the policy writes a state when it is given none."""
+    td = td.exclude(*patient.states)
+    td["is_init"] = torch.ones(*td.shape, 1, dtype=torch.bool)
+    try:
+        with set_recurrent_mode(False):
+            return patient.policy(td)[write].shape
+    except Exception:  # a module that must be given a state
+        return None
+
+
+def _read_out(value: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """What share of each true number the best column of ``value`` explains, and all of them together."""
+    value, truth = value - value.mean(0), truth - truth.mean(0)
+    value = value[:, value.std(0) > 1e-9]
+    if not value.numel():
+        nothing = truth.new_zeros(truth.shape[-1])
+        return nothing, nothing
+    size = truth.norm(dim=0).clamp_min(1e-12)
+    single = (value / value.norm(dim=0)).T @ (truth / size)
+    rest = truth - value @ torch.linalg.lstsq(value, truth).solution
+    return single.square().amax(0), 1 - (rest.norm(dim=0) / size).square()
+
+
+def _transforms(env: EnvBase) -> list[nn.Module]:
+    transform = getattr(env, "transform", None)
+    if transform is None:
+        return []
+    return list(transform) if isinstance(transform, Compose) else [transform]
+
+
+def _is_picture(value: Tensor, batch_dims: int) -> bool:
+    return value.ndim - batch_dims >= 2 and value.shape[batch_dims:].numel() >= PICTURE
+
+
+def _leaves(td: TensorDictBase) -> list[Tensor]:
+    return [value for _, value in sorted(td.items(True, True), key=lambda item: str(item[0]))]
+
+
+def _differ(before: Iterable[Tensor], after: Iterable[Tensor]) -> bool:
+    return any(bool((a != b).any()) for a, b in zip(before, after, strict=True))
+
+
+def _name(thing: Any) -> str:
+    return getattr(thing, "__name__", type(thing).__name__)
