@@ -111,12 +111,17 @@ BUGS: dict[str, Bug] = {
     "slice-over-episodes": Bug(
         "error",
         "slices run from one trajectory into another",
-        "give the sampler traj_key=('collector', 'traj_ids'), and never step the collector's own environment",
+        "give the sampler traj_key=('collector', 'traj_ids') in place of end_key",
     ),
     "slice-over-cursor": Bug(
         "error",
         "slices run over the place where the buffer is being overwritten",
         "use a sampler that ends trajectories at the write cursor, such as SliceSampler with traj_key",
+    ),
+    "impossible-steps": Bug(
+        "warning",
+        "observations jump as they never do in the environment",
+        "evaluate in an environment of its own: a rollout in the collector's moves it behind its back",
     ),
     "is-init-lost": Bug(
         "error",

@@ -14,23 +14,23 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
 from torchrl.envs import Compose, TransformedEnv, UnaryTransform
 from torchrl.envs.common import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 from torchrl.objectives.utils import TargetNetUpdater
 
-from recdqn.doctor.patient import STEPS, Patient, Skip, change, is_real, neighbours
+from recdqn.doctor.patient import STEPS, Moment, Patient, Skip, change, is_real, neighbours
 
 Found = Iterator[tuple[str, str]]
 
 LEAK = 1e-5  # a smaller change, relative to the size of what changes, is rounding
+JUMP = 5  # times the most that an observation bends in the walk
+FEW = 30  # steps of the walk are too few to say what is possible
 COPIES = 64  # of one step, to see whether the policy always acts the same on it
-SHOWN, HIDDEN, KNOWN = (
-    0.9999,
-    0.9,
-    0.99,
-)  # squared correlations: the number itself, not to be read, to be read
+SHOWN = 0.9999  # squared correlation of a number with itself, scaled and shifted
+TOLD = 0.5  # share of what is unknown about a hidden number that an entry must tell to be called a leak
 VECTOR, PICTURE = 64, 784  # numbers in the largest entry that is read as a vector, the smallest as a picture
 RAW = "doctor_raw"  # where the masked check keeps what the base environment returned
 
@@ -39,15 +39,16 @@ RAW = "doctor_raw"  # where the masked check keeps what the base environment ret
 
 
 def statistics(patient: Patient) -> Found:
-    """Look for transforms that wait for their numbers."""
-    for transform in _transforms(patient.env):
-        tensors = [*transform.buffers(recurse=False), *transform.parameters(recurse=False)]
-        if any(isinstance(t, nn.parameter.UninitializedTensorMixin) for t in tensors):
-            keys = ", ".join(map(repr, transform.in_keys))
-            yield (
-                "norm-uninitialised",
-                f"{_name(transform)} of {keys} has no statistics, and env.reset() fails",
-            )
+    """Reset the environment; where that fails, look for transforms that wait for their numbers."""
+    try:
+        patient.env.reset()
+    except Skip:
+        raise
+    except Exception:
+        for transform in _transforms(patient.env):
+            if any(isinstance(b, UninitializedBuffer) for b in transform.buffers(recurse=False)):
+                keys = ", ".join(map(repr, transform.in_keys))
+                yield "norm-uninitialised", f"{_name(transform)} of {keys} has no statistics: reset() fails"
 
 
 def picture_statistics(patient: Patient) -> Found:
@@ -111,24 +112,24 @@ def masked(patient: Patient) -> Found:
     entries = [k for k in noted.observation_spec.keys(True, True) if k not in (RAW, "is_init", "step_count")]
     if patient.policy is not None:
         entries = [k for k in entries if k in patient.observed]
-    read = {}  # entry: how well each true number is shown by one of its columns, and by all together
-    for key in entries:
-        value = data[key].reshape(len(data), -1)
-        if value.is_floating_point() and value.shape[-1] <= VECTOR:
-            single, joint = _read_out(value.double(), truth)
-            if (single > SHOWN).any():  # a part of the base's vector, masked or not
-                read[key] = single, joint
-    for key, (single, joint) in read.items():
-        for i in range(truth.shape[-1]):
-            number = f"number {i} of the base's {vectors[0]!r}"
-            if single[i] < SHOWN and joint[i] > KNOWN:
-                yield (
-                    "masked-leak",
-                    f"{number} is not in {key!r}, and follows from its other numbers (R2 {joint[i]:.3f})",
-                )
-            for other in read:
-                if joint[i] < HIDDEN and read[other][1][i] > KNOWN:
-                    yield "masked-leak", f"{number} is hidden in {key!r}, and {other!r} shows it"
+    values = {k: data[k].reshape(len(data), -1) for k in entries}
+    values = {k: v.double() for k, v in values.items() if v.is_floating_point() and v.shape[-1] <= VECTOR}
+    for key, value in values.items():
+        shown = (
+            _squared_correlation(value, truth).amax(0) > SHOWN
+        )  # which true numbers are columns of this entry
+        if not shown.any() or shown.all():
+            continue
+        expected = _explained(truth[:, shown], truth)  # what the shown numbers say about the others
+        for other in values:
+            share = _explained(values[other], truth)
+            for i in (~shown).nonzero().flatten().tolist():
+                if share[i] - expected[i] > TOLD * (1 - expected[i]):
+                    yield (
+                        "masked-leak",
+                        f"number {i} of the base's {vectors[0]!r} is hidden in {key!r}, and {other!r} tells "
+                        f"it: R2 {share[i]:.2f}, where the numbers shown give {expected[i]:.2f}",
+                    )
 
 
 # --- the environment and the policy ------------------------------------------------------------------
@@ -138,45 +139,34 @@ def state_flow(patient: Patient) -> Found:
     """Follow each recurrent state from where it is written to where it is read."""
     if not patient.pairs:
         raise Skip("the policy has no recurrent state")
-    try:
-        first = patient.env.reset()
-    except Exception:
-        raise Skip("the environment does not reset") from None
-    fits = True
+    walk = patient.walk
+    first, fits = walk[0].before, True
     for read, write in patient.pairs:
         shape, value = _written_shape(patient, first, write), first.get(read, None)
         if value is None:
             alike = [k for k in first.keys(True, True) if first[k].shape == shape]
             if alike := [k for k in alike if k not in patient.policy.in_keys]:
-                names = ", ".join(map(repr, alike))
-                yield (
-                    "primer-mismatch",
-                    f"the policy reads {read!r}; a reset gives {names}, which nothing reads",
-                )
+                fits, names = False, ", ".join(map(repr, alike))
+                yield "primer-mismatch", f"the policy reads {read!r}; a reset gives {names}, read by nobody"
         elif shape is not None and value.shape != shape:
             fits = False
             yield (
                 "primer-mismatch",
                 f"{read!r} has shape {list(value.shape)} after a reset, and the policy writes {list(shape)}",
             )
-        elif value.any():
-            yield (
-                "primer-mismatch",
-                f"{read!r} is up to {value.abs().max():.2g} after a reset: the policy starts episodes from "
-                "zero, and the loss would start them from this",
-            )
     if not fits:
         raise Skip("the primer does not fit")
-    walk = patient.walk
     if patient.trouble is not None:
         raise Skip(f"the policy does not run in this environment ({patient.trouble})")
     for read, write in patient.pairs:
-        initial = first.get(read, None)
-        yield from _one_state(walk, read, write, torch.zeros(()) if initial is None else initial)
+        yield from _one_state(walk, read, write)
 
 
-def _one_state(walk: list, read: NestedKey, write: NestedKey, initial: Tensor) -> Found:
+def _one_state(walk: list[Moment], read: NestedKey, write: NestedKey) -> Found:
+    """Follow one state through the walk."""
     lost = stale = kept = overwritten = 0
+    initial = walk[0].before.get(read, None)
+    filled = 0.0 if initial is None else float(initial.abs().max())  # what a reset puts there
     for moment in walk:
         written, arrived = moment.after[write], moment.following.get(read, None)
         if write == read and read in moment.before.keys(True):
@@ -187,14 +177,25 @@ def _one_state(walk: list, read: NestedKey, write: NestedKey, initial: Tensor) -
         dims = moment.ended.ndim
         moved = (arrived != written).flatten(dims).any(-1)
         stale += int((moved & ~moment.ended).any())
-        kept += int(((arrived != initial).flatten(dims).any(-1) & moment.ended).sum())
+        carried = moment.ended & ~moved & written.flatten(dims).any(-1)
+        kept += int(carried.sum())
+        if (fresh := moment.ended & ~carried).any():
+            filled = max(filled, float(arrived[fresh].abs().max()))
     steps = f"{len(walk)} steps"
+    if kept:
+        yield "state-over-episode", f"{kept} episodes began with the {read!r} at which the last one ended"
+    elif filled:
+        yield (
+            "primer-mismatch",
+            f"{read!r} is up to {filled:.2g} after a reset: the policy starts episodes from zero, and the "
+            "loss would start them from this",
+        )
     if overwritten:
         yield "state-overwritten", f"the policy reads {read!r} and writes its new state over it"
     elif unravel_key(write) != unravel_key(("next", read)) and (lost or stale):
         yield (
             "out-key-without-next",
-            f"the policy reads {read!r} and writes {write!r}, which is never moved there",
+            f"the policy reads {read!r} and writes {write!r}: nothing moves it there",
         )
     elif lost:
         yield "no-primer", f"the policy wrote {write!r}, and {read!r} was missing after {lost} of {steps}"
@@ -203,8 +204,6 @@ def _one_state(walk: list, read: NestedKey, write: NestedKey, initial: Tensor) -
             "state-not-carried",
             f"{read!r} was not what the policy wrote in {write!r} after {stale} of {steps}",
         )
-    if kept:
-        yield "state-over-episode", f"{read!r} was not what a reset gives at the start of {kept} episodes"
 
 
 def mode(patient: Patient) -> Found:
@@ -267,55 +266,87 @@ def annealing(patient: Patient) -> Found:
 
 def chain(patient: Patient) -> Found:
     """Does every step begin where the one before it ended, but at marked places?"""
-    pairs = broken = cursor = ends = unmarked = 0
+    pairs = broken = cursor = unmarked = 0
     for batch in patient.batches:
-        keys = [k for k in patient.worldly if batch.get(unravel_key(("next", k)), None) is not None]
-        if not keys or batch.numel() < 2:
-            raise Skip("the batch holds no next observation to compare with")
-        flat = batch.reshape(-1)
-        together, done = neighbours(batch), flat["next", "done"].reshape(-1)[:-1]
-        init = torch.zeros_like(together)
-        if flat.get("is_init", None) is not None:
-            init = flat["is_init"].reshape(-1)[1:]
-        apart = torch.zeros_like(together)
-        for key in keys:
-            apart |= (flat[key][1:] != flat["next"].get(key)[:-1]).flatten(1).any(-1)
-        loose = together & apart & ~init & ~done
-        pairs += int((together & ~init & ~done).sum())
+        flat, apart = batch.reshape(-1), _apart(patient, batch)
+        done, init = flat["next", "done"].reshape(-1)[:-1], _init(flat)[1:]
+        loose = apart & ~init & ~done
+        pairs += int((neighbours(batch) & ~init & ~done).sum())
         broken += int(loose.sum())
         cursor += int((loose & _at_cursor(patient, flat)).sum())
-        ends += int((together & apart & done).sum())
-        unmarked += int((together & apart & done & ~init).sum())
+        unmarked += int((apart & done & ~init).sum())
     if broken > pairs / 2:
-        yield (
-            "unrelated-transitions",
-            f"{broken} of {pairs} steps do not begin where the one before them ended",
-        )
+        yield "unrelated-transitions", f"{broken} of {pairs} steps do not begin where the one before ended"
         return
     if cursor:
-        yield (
-            "slice-over-cursor",
-            f"{cursor} of {pairs} steps come after one that was written a buffer's length later",
-        )
+        yield "slice-over-cursor", f"{cursor} of {pairs} steps follow the newest step with the oldest one"
     if broken > cursor:
         yield (
             "slice-over-episodes",
             f"{broken - cursor} of {pairs} steps do not begin where the one before ended, without a mark",
         )
-    if ends and unmarked == ends:
-        yield (
-            "is-init-lost",
-            f"'is_init' is false at the starts of all {ends} slices that come after another one",
-        )
+    if unmarked:
+        yield "is-init-lost", f"'is_init' is false at the start of {unmarked} slices"
+
+
+def _init(flat: TensorDictBase) -> Tensor:
+    """The marks of a flat batch, ``[N]``."""
+    init = flat.get("is_init", None)
+    return torch.zeros(len(flat), dtype=torch.bool) if init is None else init.reshape(-1)
+
+
+def _apart(patient: Patient, batch: TensorDictBase) -> Tensor:
+    """Which neighbours ``[N - 1]`` are not the end of one step and the beginning of the next."""
+    keys = [k for k in patient.worldly if batch.get(unravel_key(("next", k)), None) is not None]
+    if not keys or batch.numel() < 2:
+        raise Skip("the batch holds no next observation to compare with")
+    flat, apart = batch.reshape(-1), torch.zeros(batch.numel() - 1, dtype=torch.bool)
+    for key in keys:
+        apart |= (flat[key][1:] != flat["next"].get(key)[:-1]).flatten(1).any(-1)
+    return apart & neighbours(batch)
 
 
 def _at_cursor(patient: Patient, flat: TensorDictBase) -> Tensor:
-    """Which pairs of neighbours ``[N - 1]`` lie on either side of the buffer's write cursor."""
+    """Which neighbours ``[N - 1]`` lie on either side of the buffer's write cursor."""
     index = flat.get("index", None)
     if "buffer" not in patient.given or index is None:
         return torch.zeros(len(flat) - 1, dtype=torch.bool)
     when = index.reshape(len(flat), -1)[:, 0]
     return (when[:-1] + 1 == when[1:]) & (when[1:] == patient.buffer.writer._cursor)
+
+
+def jumps(patient: Patient) -> Found:
+    """Compare how the stored observations bend with how they bend in the environment."""
+    for key in patient.worldly:
+        seen = [moment.before.get(key, None) for moment in patient.walk]
+        if (
+            seen[0] is None
+            or not seen[0].is_floating_point()
+            or _is_picture(seen[0], patient.walk[0].before.ndim)
+        ):
+            continue
+        path = torch.stack(seen)  # [steps, *batch, entries]
+        inside = ~torch.stack([m.ended for m in patient.walk])
+        usual = path.diff(n=2, dim=0)[inside[:-2] & inside[1:-1]].abs()
+        if len(usual) < FEW:
+            raise Skip("the walk was too short to tell what is possible")
+        most = usual.amax(0)
+        far = count = 0
+        for batch in patient.batches:
+            flat = batch.reshape(-1)
+            here, after = flat[key], flat["next"].get(key, None)
+            if after is None:
+                continue
+            inner = neighbours(batch) & ~_apart(patient, batch) & ~_init(flat)[1:]
+            bend = (after[1:] - 2 * here[1:] + here[:-1]).abs()[inner]
+            far += int((bend > JUMP * most + 1e-6).flatten(1).any(-1).sum())
+            count += len(bend)
+        if far:
+            yield (
+                "impossible-steps",
+                f"{key!r} jumps in {far} of {count} stored steps: more than {JUMP} times as abruptly as in "
+                f"{len(usual)} steps of the environment",
+            )
 
 
 def lost(patient: Patient) -> Found:
@@ -333,6 +364,7 @@ def lost(patient: Patient) -> Found:
 
 
 def _stored_state(patient: Patient, key: NestedKey) -> Found:
+    """Compare a state with what the step before wrote, and with zero where episodes begin."""
     stale = pairs = kept = begun = 0
     for batch in patient.batches:
         flat = batch.reshape(-1)
@@ -341,21 +373,18 @@ def _stored_state(patient: Patient, key: NestedKey) -> Found:
             begins = (count.reshape(-1) == 0) & is_real(batch)
             kept += int(flat[key][begins].flatten(1).any(-1).sum())
             begun += int(begins.sum())
-        if written is not None and flat.get("is_init", None) is not None:
-            inside = neighbours(batch) & ~flat["is_init"].reshape(-1)[1:]
+        if written is not None:
+            inside = neighbours(batch) & ~_apart(patient, batch) & ~_init(flat)[1:]
             inside &= ~flat["next", "done"].reshape(-1)[:-1]
             far = ((flat[key][1:] - written[:-1]).abs() > 1e-3).flatten(1).any(-1)
             stale, pairs = stale + int((inside & far).sum()), pairs + int(inside.sum())
     if stale > pairs / 10:
         yield (
             "state-not-carried",
-            f"the stored {key!r} is not what the step before wrote, at {stale} of {pairs} steps",
+            f"stored {key!r}: not what the step before wrote, at {stale} of {pairs} steps",
         )
     if kept:
-        yield (
-            "state-over-episode",
-            f"the stored {key!r} is not zero at {kept} of {begun} first steps of episodes",
-        )
+        yield "state-over-episode", f"stored {key!r}: not zero at {kept} of {begun} first steps of episodes"
 
 
 def pictures(patient: Patient) -> Found:
@@ -441,17 +470,18 @@ def future(patient: Patient) -> Found:
 
 
 def target(patient: Patient) -> Found:
-    """Add 1 to the online parameters; and let the updater make a step."""
-    loss = patient.loss
+    """Look where the target's numbers lie, and let the updater make a step."""
+    loss = patient.given["loss"]
     if not any(name.startswith("delay_") for name in getattr(loss, "__dict__", {})):
         raise Skip("the loss has no target network of TorchRL's kind")
     for name in [n for n in dir(loss) if n.endswith("_params") and not n.startswith(("target_", "_"))]:
-        before = [leaf.clone() for leaf in _leaves(getattr(loss, f"target_{name}"))]
-        for leaf in _leaves(getattr(loss, name)):
-            leaf.data.add_(1)
-        if _differ(before, _leaves(getattr(loss, f"target_{name}"))):
-            yield "target-is-online", f"{_name(loss)}: adding 1 to {name} added 1 to target_{name}"
-        elif (why := _frozen(patient.given["loss"])) is not None:
+        pairs = zip(_leaves(getattr(loss, name)), _leaves(getattr(loss, f"target_{name}")), strict=True)
+        if any(a.data_ptr() == b.data_ptr() for a, b in pairs):
+            yield (
+                "target-is-online",
+                f"{_name(loss)}: target_{name} and {name} are the same numbers in memory",
+            )
+        elif (why := _frozen(loss)) is not None:
             yield "target-frozen", f"{_name(loss)}: nothing moves target_{name}; {why}"
 
 
@@ -494,6 +524,7 @@ CHECKS: list[tuple[Callable[[Patient], Found], tuple[str, ...], tuple[str, ...]]
     (annealing, ("policy",), ("exploration-frozen",)),
     (chain, ("batch",), ("unrelated-transitions", "slice-over-episodes", "slice-over-cursor")),
     (lost, ("batch",), ("is-init-lost", "state-lost")),
+    (jumps, ("env", "batch"), ("impossible-steps",)),
     (pictures, ("batch",), ("pixels-float32", "pixels-twice")),
     (leak, ("loss", "batch"), ("target-leak",)),
     (loss_mode, ("loss", "batch"), ("recurrent-mode-off",)),
@@ -516,17 +547,19 @@ def _written_shape(patient: Patient, td: TensorDictBase, write: NestedKey) -> to
         return None
 
 
-def _read_out(value: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """What share of each true number the best column of ``value`` explains, and all of them together."""
+def _squared_correlation(value: Tensor, truth: Tensor) -> Tensor:
+    """Between every column of ``value`` and every true number, ``[columns, numbers]``."""
+    value, truth = value - value.mean(0), truth - truth.mean(0)
+    sizes = value.norm(dim=0)[:, None] * truth.norm(dim=0)
+    return ((value.T @ truth) / sizes.clamp_min(1e-12)).square()
+
+
+def _explained(value: Tensor, truth: Tensor) -> Tensor:
+    """The share of each true number's variance that is linear in ``value``, ``[numbers]``."""
     value, truth = value - value.mean(0), truth - truth.mean(0)
     value = value[:, value.std(0) > 1e-9]
-    if not value.numel():
-        nothing = truth.new_zeros(truth.shape[-1])
-        return nothing, nothing
-    size = truth.norm(dim=0).clamp_min(1e-12)
-    single = (value / value.norm(dim=0)).T @ (truth / size)
-    rest = truth - value @ torch.linalg.lstsq(value, truth).solution
-    return single.square().amax(0), 1 - (rest.norm(dim=0) / size).square()
+    rest = truth - value @ torch.linalg.lstsq(value, truth, driver="gelsd").solution
+    return 1 - (rest.norm(dim=0) / truth.norm(dim=0).clamp_min(1e-12)).square()
 
 
 def _transforms(env: EnvBase) -> list[nn.Module]:

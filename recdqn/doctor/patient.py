@@ -16,6 +16,7 @@ import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer
 from torchrl.data import ReplayBuffer
 from torchrl.envs import SerialEnv, TransformedEnv
 from torchrl.envs.batched_envs import BatchedEnvBase
@@ -65,7 +66,10 @@ class Patient:
     @cached_property
     def env(self) -> EnvBase:
         """The copy of the environment."""
-        return copy_env(self.given["env"])
+        try:
+            return copy_env(self.given["env"])
+        except Exception as error:
+            raise Skip(f"the environment cannot be copied ({first_line(error)})") from None
 
     @cached_property
     def policy(self) -> TensorDictModule | None:
@@ -254,7 +258,11 @@ def nothing_changed() -> Iterator[None]:
 def copy_env(env: EnvBase) -> EnvBase:
     """Copy an environment with its transforms, state and random numbers; batched ones are built again."""
     if isinstance(env, TransformedEnv):
-        return TransformedEnv(copy_env(env.base_env), copy.deepcopy(env.transform.clone()))
+        transform = env.transform.clone()
+        empty = [b for b in transform.buffers() if isinstance(b, UninitializedBuffer)]  # these refuse a copy
+        return TransformedEnv(
+            copy_env(env.base_env), copy.deepcopy(transform, {id(b): UninitializedBuffer() for b in empty})
+        )
     if isinstance(env, BatchedEnvBase):
         return SerialEnv(env.num_workers, env.create_env_fn, create_env_kwargs=env.create_env_kwargs)
     forgotten: dict[int, Any] = {}
@@ -297,7 +305,8 @@ def copy_buffer(buffer: ReplayBuffer) -> ReplayBuffer:
 
 
 def change(batch: TensorDictBase, where: Tensor, keys: list[NestedKey]) -> TensorDictBase:
-    """Copy ``batch`` with other values in ``keys`` at ``where`` ``[N]``, and under ``"next"``."""
+    """Copy ``batch``, and put other values (always the same) at ``where`` ``[N]``, and under ``"next"``."""
+    torch.manual_seed(0)
     flat = batch.clone().reshape(-1)
     for key in [*keys, *(unravel_key(("next", key)) for key in keys)]:
         value = flat.get(key, None)
