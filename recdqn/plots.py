@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 
 from recdqn.config import MAX_RETURN, TrainConfig
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tensordict.nn import TensorDictSequential
     from torch import Tensor
 
+    from recdqn.doctor import Bug
     from recdqn.flow import Step
     from recdqn.loss import Steps
 
@@ -522,3 +525,54 @@ def replay_counts(draws: Mapping[str, Sequence[Tensor]]) -> Figure:
 
 def _curve(evaluations: Sequence[dict]) -> tuple[list[int], list[float]]:
     return [e["frames"] for e in evaluations], [mean_return(e) for e in evaluations]
+
+
+# The field guide
+
+
+def bug_map(bugs: Mapping[str, Bug], checks: Sequence[tuple[Any, Sequence[str], Sequence[str]]]) -> Figure:
+    """Draw the parts of a pipeline, and under each the bugs that live there (the field guide).
+
+    Args:
+        bugs: ``recdqn.doctor.BUGS``.
+        checks: ``recdqn.doctor.checks.CHECKS``: of each check the parts that it needs and the codes it finds.
+    """
+    parts = {code: needs for _, needs, codes in checks for code in codes}
+    columns: list[list[str]] = [[], [], [], []]
+    for code in bugs:
+        columns[_column(parts[code])].append(code)
+    boxes = {"env": 0.44, "policy": 1.44, "buffer": 2.2, "batch": 2.69, "loss": 3.44}  # centres
+    length = max(map(len, columns))
+    with style():
+        fig, ax = plt.subplots(figsize=(8.4, 1.3 + 0.23 * length))
+        ax.set(xlim=(-0.03, 4.0), ylim=(length - 0.4, -3.4))
+        ax.axis("off")
+        for name, x in boxes.items():
+            ax.text(x, -1.4, name, ha="center", va="center", family="monospace", bbox=_box("#E3F0F9", BLUE))
+        middles = list(boxes.values())
+        for a, b in pairwise(middles):
+            ax.annotate("", (b - 0.17, -1.4), (a + 0.17, -1.4), arrowprops=_arrow(BLUE))
+        ax.annotate("", (1.5, -2.0), (3.44, -2.0), arrowprops=_arrow(BLUE, "arc3,rad=0.13"))
+        ax.annotate("", (0.44, -2.0), (1.38, -2.0), arrowprops=_arrow(BLUE, "arc3,rad=0.25"))
+        for x, text in ((0.91, "acts in"), (2.47, "trains")):
+            ax.text(x, -2.95, text, ha="center", va="center", color=GREY, bbox=_box("white", "white", 0.1))
+        for column, codes in enumerate(columns):
+            for row, code in enumerate(codes):
+                marker, fill, edge = MARKS[bugs[code].severity]
+                ax.plot(column + 0.02, row, marker, color=edge, mfc=fill, ms=6)
+                ax.text(column + 0.07, row, code, va="center", family="monospace", fontsize=8)
+        kinds = [Line2D([], [], ls="", marker=m, color=e, mfc=f, label=k) for k, (m, f, e) in MARKS.items()]
+        ax.legend(handles=kinds, loc="lower right", bbox_to_anchor=(1, 0))
+    return fig
+
+
+MARKS = {"error": ("o", RED, RED), "warning": ("^", "white", BLUE)}  # marker, face, edge
+
+
+def _column(parts: Sequence[str]) -> int:
+    """The column of a bug, by the parts that its check needs: what the bug is in, not what shows it."""
+    return 3 if "loss" in parts else 1 if "policy" in parts else 2 if "batch" in parts else 0
+
+
+def _box(face: str, edge: str, pad: float = 0.5) -> dict[str, Any]:
+    return {"boxstyle": f"round,pad={pad}", "facecolor": face, "edgecolor": edge}

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from recdqn import Config, make_env, make_policy, plots
+from recdqn.doctor import BUGS, Bug
+from recdqn.doctor.checks import CHECKS
 from recdqn.loss import Steps
 
 
@@ -62,6 +64,39 @@ def test_slice_steps_draw_what_the_loss_does_with_each_step():
     begins = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == ">"]
     assert begins == [[2], []]  # the row, and the empty line of the legend
     assert [text.get_text()[:2] for text in ax.get_legend().get_texts()] == ["w:", "c:", "x:", "p:", "be"]
+
+
+def test_bug_map_shows_every_bug_under_its_part():
+    bugs = {
+        "a": Bug("error", "", ""),
+        "b": Bug("warning", "", ""),
+        "c": Bug("error", "", ""),
+        "d": Bug("error", "", ""),
+        "e": Bug("warning", "", ""),
+    }
+    checks = [
+        (None, ("env",), ("a", "b")),
+        (None, ("policy", "batch"), ("c",)),
+        (None, ("loss", "batch"), ("d",)),
+        (None, ("env", "batch"), ("e",)),
+    ]
+    ax = plots.bug_map(bugs, checks).axes[0]
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    part = {code: round(places[code][0] - places["a"][0]) for code in bugs}
+    assert part == {"a": 0, "b": 0, "c": 1, "e": 2, "d": 3}
+    order = ["env", "policy", "buffer", "batch", "loss"]
+    assert sorted(order, key=lambda name: places[name][0]) == order
+    assert all(places[name][1] < places["a"][1] < places["b"][1] for name in order)  # downwards
+    marks = {line.get_ydata()[0]: line.get_marker() for line in ax.lines if line.get_xdata()[0] < 1}
+    kinds = ax.get_legend()
+    shown = {t.get_text(): h.get_marker() for t, h in zip(kinds.texts, kinds.legend_handles, strict=True)}
+    assert [marks[y] for y in (0, 1)] == [shown["error"], shown["warning"]]
+    assert shown["error"] != shown["warning"]  # not by colour alone
+
+
+def test_bug_map_draws_what_the_doctor_knows():
+    drawn = [text.get_text() for text in plots.bug_map(BUGS, CHECKS).axes[0].texts]
+    assert all(drawn.count(code) == 1 for code in BUGS)
 
 
 def test_style_leaves_the_readers_settings_alone():
