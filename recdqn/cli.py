@@ -1,4 +1,4 @@
-"""The command line: ``recdqn train``, ``recdqn evaluate`` and ``recdqn watch`` (chapter 5).
+"""The command line: ``recdqn train``, ``evaluate``, ``watch`` (chapter 5) and ``doctor`` (the field guide).
 
 Progress and messages go to standard error, results to standard output. Input that cannot be used ends with
 one line and exit status 2.
@@ -17,6 +17,7 @@ import tyro
 
 import recdqn
 from recdqn.config import UserError
+from recdqn.doctor.parts import parts_of
 from recdqn.evaluate import film
 from recdqn.results import mean_return
 
@@ -89,15 +90,28 @@ def watch(run: Path, /, out: Path, seed: int = 0) -> None:
     print(out)
 
 
+def doctor(target: str, /) -> None:
+    """Look for silent bugs in a recurrent pipeline; the exit status is 1 if there are errors.
+
+    Args:
+        target: MODULE:FUNCTION, a function that returns a dictionary with some of env, policy, buffer, batch
+            and loss; or the folder that recdqn train saved into.
+    """
+    report = recdqn.diagnose(**parts_of(target))
+    print(report)
+    if report.errors:
+        sys.exit(1)
+
+
 def main() -> None:
     """Run the command line."""
     # TorchRL's messages go to standard output, which is for results.
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "evaluate": evaluate, "watch": watch},
+            {"train": train, "evaluate": evaluate, "watch": watch, "doctor": doctor},
             prog="recdqn",
-            description="Train, evaluate and watch agents that remember.",
+            description="Train, evaluate, watch and examine agents that remember.",
         )
     except UserError as error:
         _say(f"recdqn: {error}")

@@ -571,7 +571,8 @@ MARKS = {"error": ("o", RED, RED), "warning": ("^", "white", BLUE)}  # marker, f
 
 def _column(parts: Sequence[str]) -> int:
     """The column of a bug, by the parts that its check needs: what the bug is in, not what shows it."""
-    return 3 if "loss" in parts else 1 if "policy" in parts else 2 if "batch" in parts else 0
+    words = {word for part in parts for word in part.split(" or ")}
+    return 3 if "loss" in words else 1 if "policy" in words else 2 if "batch" in words else 0
 
 
 def _box(face: str, edge: str, pad: float = 0.5) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import imageio.v3 as iio
 import pytest
+import torch
 
 from recdqn import Config, cli, load_checkpoint, train
+from recdqn.doctor import BUGS
 
 
 def run_main(monkeypatch, capsys, *arguments):
@@ -106,3 +109,69 @@ def test_no_display_is_one_line(saved, tmp_path):
 def test_unknown_options_exit_with_2(monkeypatch, capsys):
     status, out, err = run_main(monkeypatch, capsys, "train", "masked-cartpole", "--colour", "blue")
     assert status == 2 and out == "" and "--colour" in err
+
+
+DOCTORED = """
+from tensordict.nn import TensorDictSequential
+from recdqn import Config, make_env, make_policy
+
+def healthy():
+    cfg = Config.preset("masked-cartpole")
+    env = make_env(cfg.env)
+    return {"env": env, "policy": make_policy(cfg.policy, env)}
+
+def ill():
+    parts = healthy()
+    return parts | {"env": make_env(Config.preset("masked-cartpole").env)}
+
+def odd():
+    return healthy() | {"model": 1}
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture
+def doctored(tmp_path, monkeypatch):
+    (tmp_path / "my_pipeline.py").write_text(DOCTORED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_pipeline", raising=False)
+
+
+def test_doctor_of_a_function(doctored, monkeypatch, capsys):
+    status, out, _ = run_main(monkeypatch, capsys, "doctor", "my_pipeline:healthy")
+    assert status == 0 and out.startswith("0 errors, 0 warnings; ")
+    status, out, _ = run_main(monkeypatch, capsys, "doctor", "my_pipeline:ill")
+    assert (
+        status == 1 and "error    no-primer" in out and "Fix: append module.make_tensordict_primer()" in out
+    )
+
+
+def test_doctor_of_a_run(saved, monkeypatch, capsys, tmp_path):
+    status, out, _ = run_main(monkeypatch, capsys, "doctor", saved)
+    assert status == 0 and out.startswith(f"0 errors, 0 warnings; {len(BUGS)} of {len(BUGS)} checks ran")
+    broken = tmp_path / "broken"
+    shutil.copytree(saved, broken)
+    weights = torch.load(broken / "policy.pt", weights_only=True)
+    next(iter(weights.values()))[0] = torch.nan
+    torch.save(weights, broken / "policy.pt")
+    status, out, _ = run_main(monkeypatch, capsys, "doctor", broken)
+    assert status == 1 and "error    not-finite" in out
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no_such_folder", "'no_such_folder' is neither the folder of a run nor MODULE:FUNCTION"),
+        ("no_such_module:parts", "there is no module 'no_such_module' here: name a file without its .py"),
+        ("my_pipeline:no_such", "'my_pipeline' has no function 'no_such'"),
+        ("my_pipeline:nothing", "my_pipeline:nothing returned a NoneType: expected a dictionary of 'env', "),
+        ("my_pipeline:odd", "my_pipeline:odd returned 'model': expected some of 'env', "),
+        (".", ". is not a run: "),
+    ],
+)
+def test_doctor_refuses(doctored, monkeypatch, capsys, target, message):
+    status, out, err = run_main(monkeypatch, capsys, "doctor", target)
+    assert (status, out) == (2, "") and err.startswith(f"recdqn: {message}") and err.count("\n") == 1

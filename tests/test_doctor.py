@@ -1,14 +1,17 @@
 """The doctor: a planted bug for every code, and nothing to say about pipelines that are right."""
 
+import random
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule, TensorDictSequential
-from torch import nn
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from torch import Tensor, nn
 from torchrl.collectors import Collector
 from torchrl.data import (
+    Binary,
     LazyMemmapStorage,
     LazyTensorStorage,
     RandomSampler,
@@ -35,15 +38,17 @@ from torchrl.envs import (
     TransformedEnv,
     UnaryTransform,
 )
+from torchrl.envs.utils import exploration_type
 from torchrl.modules import (
     MLP,
     ConvNet,
     EGreedyModule,
     LSTMModule,
     QValueModule,
+    recurrent_mode,
     set_recurrent_mode,
 )
-from torchrl.objectives import DQNLoss, SoftUpdate
+from torchrl.objectives import DQNLoss, HardUpdate, SoftUpdate
 
 from recdqn import (
     Config,
@@ -54,7 +59,8 @@ from recdqn import (
     make_policy,
     make_replay_buffer,
 )
-from recdqn.doctor import BUGS
+from recdqn.config import UserError
+from recdqn.doctor import BUGS, Finding, Report
 from recdqn.envs import hide_velocities, prepare_display
 
 STATES = ("recurrent_state_h", "recurrent_state_c")
@@ -552,22 +558,6 @@ def one_number_loss(**options):
     return {"buffer": made["buffer"], "loss": ByHand(made["policy"][:-1], **options)}
 
 
-class Sequential(RecurrentDQNLoss):
-    """Recurrent mode is forced off where the network runs."""
-
-    def _values(self, *args):
-        with set_recurrent_mode(False):
-            return super()._values(*args)
-
-
-class NotRecurrent(DQNLoss):
-    """TorchRL's loss, in the mode that it would have if nobody set one."""
-
-    def forward(self, tensordict):
-        with set_recurrent_mode(False):
-            return DQNLoss.forward.__wrapped__(self, tensordict)
-
-
 def no_updater():
     made = pipeline()
     loss_fn = RecurrentDQNLoss(made["policy"][:-1], action_space="one-hot")
@@ -590,6 +580,13 @@ def target_made_the_same():
     for key, value in made["loss"].value_network_params.items(True, True):
         target.get(key).data = value.data
     return {"loss": made["loss"], "updater": made["updater"]}
+
+
+def not_a_number():
+    policy = network()
+    with torch.no_grad():
+        policy[1].lstm.weight_ih_l0[0, 0] = torch.nan
+    return {"policy": policy}
 
 
 PLANTED = {
@@ -617,6 +614,7 @@ PLANTED = {
     "state-lost": [states_excluded, states_emptied],
     "pixels-float32": [partial(picture_buffer, torch.float32, twice=False)],
     "pixels-twice": [partial(picture_buffer, torch.uint8, twice=True)],
+    "not-finite": [not_a_number],
     "target-leak": [
         stock_loss,
         partial(stock_loss, "gru"),
@@ -627,6 +625,37 @@ PLANTED = {
     "target-frozen": [no_updater, updater_that_keeps_everything],
     "target-is-online": [no_target, target_made_the_same],
 }
+NAMED = {  # what a message must say is at fault
+    "no-init-tracker": "'is_init'",
+    "init-never-true": "'is_init'",
+    "init-false-start": "'is_init'",
+    "no-primer": "'recurrent_state_h'",
+    "primer-mismatch": "'recurrent_state_h'",
+    "out-key-without-next": "'h_new'",
+    "state-overwritten": "'h'",
+    "state-not-carried": "'recurrent_state_",
+    "state-over-episode": "'recurrent_state_h'",
+    "recurrent-mode-on": "the policy",
+    "exploration-frozen": "EGreedyModule",
+    "explores-in-evaluation": "the policy",
+    "norm-uninitialised": "ObservationNorm of 'observation'",
+    "norm-per-column": "ObservationNorm",
+    "masked-leak": "'observation' tells it",
+    "sees-future": "last observation",
+    "unrelated-transitions": "steps",
+    "slice-over-episodes": "steps",
+    "slice-over-cursor": "newest step",
+    "impossible-steps": "'observation'",
+    "is-init-lost": "'is_init'",
+    "state-lost": "'recurrent_state_h'",
+    "pixels-float32": "28,224 bytes",
+    "pixels-twice": "('next', 'pixels')",
+    "not-finite": "weight_ih_l0",
+    "target-leak": ("DQNLoss", "ByHand"),
+    "recurrent-mode-off": "ByHand",
+    "target-frozen": "target_value_network_params",
+    "target-is-online": "target_value_network_params",
+}
 CASES = [
     pytest.param(code, plant, id=f"{code}-{k}")
     for code, plants in PLANTED.items()
@@ -635,14 +664,191 @@ CASES = [
 
 
 def test_every_bug_is_planted():
-    assert PLANTED.keys() == BUGS.keys()
+    assert PLANTED.keys() == BUGS.keys() == NAMED.keys()
 
 
 @pytest.mark.parametrize(("code", "plant"), CASES)
 def test_planted(code, plant):
     """The bug is found, it alone, and the message names what is at fault."""
     made = plant()
-    made.pop("updater", None) if "loss" not in made else None
     report = diagnose(**{name: part for name, part in made.items() if name != "updater"})
-    print(report)
     assert codes(report) == [code]
+    names = NAMED[code] if isinstance(NAMED[code], tuple) else [NAMED[code]]
+    (finding,) = report.findings
+    assert any(name in finding.message for name in names), finding.message
+    assert (finding.severity, finding.fix) == (BUGS[code].severity, BUGS[code].fix)
+    assert code in report.checked and code not in report.skipped
+
+
+def test_recurrent_mode_left_on_around_the_doctor():
+    policy = network()
+    env = healthy_env(policy)
+    with set_recurrent_mode(True):
+        assert codes(diagnose(env=env, policy=policy)) == ["recurrent-mode-on"]
+    assert codes(diagnose(env=env, policy=policy)) == []
+
+
+def test_a_hard_update_with_a_long_interval_moves():
+    loss_fn = pipeline()["loss"]
+    updater = HardUpdate(loss_fn, value_network_update_interval=200)
+    assert codes(diagnose(loss=loss_fn)) == [] and updater.counter == 0
+
+
+# --- subclasses are judged by what they do ----------------------------------------------------------------
+
+
+class OwnTracker(Transform):
+    """Write is_init without TorchRL's class."""
+
+    def _reset(self, tensordict, tensordict_reset):
+        tensordict_reset["is_init"] = torch.ones(*tensordict_reset.shape, 1, dtype=torch.bool)
+        return tensordict_reset
+
+    def _step(self, tensordict, next_tensordict):
+        next_tensordict["is_init"] = torch.zeros(*next_tensordict.shape, 1, dtype=torch.bool)
+        return next_tensordict
+
+    def transform_observation_spec(self, observation_spec):
+        observation_spec["is_init"] = Binary(1, shape=(1,), dtype=torch.bool)
+        return observation_spec
+
+
+class OwnMemory(TensorDictModuleBase):
+    """A running mean of the observations, written by hand."""
+
+    in_keys = ("observation", "mean", "is_init")
+
+    def __init__(self, write=("next", "mean")):
+        super().__init__()
+        self.out_keys = ["action_value", write]
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, td):
+        old = td.get("mean") * (~td["is_init"])
+        new = old + 0.3 * (td["observation"] - old)
+        return td.set("action_value", self.head(new)).set(self.out_keys[1], new)
+
+
+@pytest.mark.parametrize("write", [("next", "mean"), "mean_new", "mean"])
+def test_parts_that_are_not_torchrls(write):
+    policy = TensorDictSequential(OwnMemory(write), QValueModule(action_space="one-hot"))
+    env = vector_env(OwnTracker(), TensorDictPrimer(mean=Unbounded(2)), tracker=False)
+    found = {"mean_new": ["out-key-without-next"], "mean": ["state-overwritten"], ("next", "mean"): []}
+    assert codes(diagnose(env=env, policy=policy)) == found[write]
+
+
+# --- nothing is changed -----------------------------------------------------------------------------------
+
+
+def everything(made: dict) -> list:
+    """All that could be different: parameters, contents, generators, the environment's own state."""
+    env, buffer = made["env"], made["buffer"]
+    games = env.base_env._env.envs
+    return [
+        {k: v.clone() for k, v in made["policy"].state_dict().items()},
+        {k: v.clone() for k, v in made["loss"].state_dict().items()},
+        buffer[:].clone(),
+        (buffer.write_count, len(buffer), buffer.writer._cursor, buffer.sampler.state_dict()),
+        env.transform.state_dict(),
+        [(game.unwrapped.state, game.unwrapped.np_random.bit_generator.state) for game in games],
+        made["batch"].clone(),
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(),
+        (recurrent_mode(), exploration_type(), torch.is_grad_enabled()),
+        [p.grad for p in made["loss"].parameters()],
+    ]
+
+
+def same(a, b) -> bool:
+    if isinstance(a, TensorDict | Tensor | np.ndarray):
+        return bool((a == b).all())
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_nothing_is_changed():
+    made = pipeline()
+    made["batch"] = made["buffer"].sample()
+    before = everything(made)
+    report = diagnose(**parts(made, "env", "policy", "buffer", "batch", "loss"))
+    assert len(report.checked) == len(BUGS)
+    for old, new in zip(before, everything(made), strict=True):
+        assert same(old, new)
+    following = made["env"].rollout(5, made["policy"])  # and all of it still runs
+    assert made["loss"](made["buffer"].sample())["loss"].isfinite() and len(following) == 4
+
+
+def test_the_next_batch_is_the_one_it_would_have_been():
+    """The sampler's generator and its cache belong to the reader."""
+    batches = []
+    for looked in (False, True):
+        torch.manual_seed(0)
+        made = pipeline()
+        if looked:
+            diagnose(**parts(made))
+        torch.manual_seed(5)
+        batches.append(made["buffer"].sample()["index"])
+    assert torch.equal(*batches)
+
+
+# --- the report, and what cannot be used ----------------------------------------------------------------
+
+
+def test_report_in_a_terminal_and_in_a_notebook():
+    report = diagnose(**parts(stock_loss(), "buffer", "loss"))
+    text = str(report).splitlines()
+    assert text[0] == f"1 error, 0 warnings; {len(report.checked)} of {len(BUGS)} checks ran"
+    assert text[1].split()[:2] == ["error", "target-leak"] and max(map(len, text)) <= 110
+    assert "Fix: " + BUGS["target-leak"].fix in " ".join(str(report).split())
+    shown = report._repr_html_()
+    assert "<table>" in shown and ">target-leak</td>" in shown and "no env given" in shown
+    assert "<table>" not in diagnose(loss=pipeline()["loss"])._repr_html_()
+
+
+def test_markup_in_a_message_is_shown_and_not_run():
+    report = Report((Finding("no-primer", "error", "<script>", "a & b"),), ("no-primer",))
+    assert "&lt;script&gt;" in report._repr_html_() and "<script>" not in report._repr_html_()
+
+
+def test_errors_come_first():
+    report = diagnose(**picture_buffer(torch.float32, twice=True), **no_updater())
+    assert codes(report) == ["target-frozen", "pixels-float32", "pixels-twice"]
+    assert [finding.code for finding in report.errors] == ["target-frozen"]
+
+
+def test_what_cannot_be_checked_says_why():
+    report = diagnose(policy=network())
+    assert report.skipped["target-leak"] == "no loss and no batch given"
+    assert report.skipped["no-primer"] == "no env given"
+    empty = diagnose(buffer=TensorDictReplayBuffer(storage=LazyTensorStorage(5), batch_size=2))
+    assert empty.skipped["state-lost"] == "the buffer is empty"
+    assert set(empty.skipped) | set(empty.checked) == set(BUGS)
+
+
+def test_a_part_that_does_not_run_hides_no_other():
+    def broken(batch):
+        raise ValueError("no such key\nsecond line")
+
+    report = diagnose(buffer=pipeline()["buffer"], loss=broken)
+    assert report.skipped["target-leak"] == "running it failed with ValueError: no such key"
+    assert "state-lost" in report.checked
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "nothing to check: give at least one of env, policy, buffer, batch, loss"),
+        ({"env": "CartPole-v1"}, "env is a str: expected EnvBase"),
+        ({"policy": nn.Linear(1, 1)}, "policy is a Linear: expected TensorDictModuleBase"),
+        ({"buffer": [1]}, "buffer is a list: expected ReplayBuffer"),
+        ({"batch": {}}, "batch is a dict: expected TensorDictBase"),
+        ({"loss": 1.0}, "loss is a float: expected something that can be called"),
+    ],
+)
+def test_wrong_parts_are_refused(given, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        diagnose(**given)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
 from torchrl.data import ReplayBuffer
 from torchrl.envs.common import EnvBase
@@ -53,13 +53,13 @@ def diagnose(
         >>> cfg = Config.preset("masked-cartpole")
         >>> env = make_env(cfg.env)
         >>> print(diagnose(env=env, policy=make_policy(cfg.policy, env)).headline)
-        0 errors, 0 warnings; 15 of 27 checks ran
+        0 errors, 0 warnings; 16 of 29 checks ran
     """
     given = {"env": env, "policy": policy, "buffer": buffer, "batch": batch, "loss": loss}
     given = {name: part for name, part in given.items() if part is not None}
     if not given:
         raise UserError("nothing to check: give at least one of env, policy, buffer, batch, loss")
-    kinds = {"env": EnvBase, "policy": nn.Module, "buffer": ReplayBuffer, "batch": TensorDictBase}
+    kinds = {"env": EnvBase, "policy": TensorDictModuleBase, "buffer": ReplayBuffer, "batch": TensorDictBase}
     for name, part in given.items():
         if not isinstance(part, kinds.get(name, Callable)):
             wanted = kinds[name].__name__ if name in kinds else "something that can be called"

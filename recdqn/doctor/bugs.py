@@ -143,6 +143,11 @@ BUGS: dict[str, Bug] = {
         "pictures are stored twice",
         "store them once: the next picture of a step is the picture of the next step",
     ),
+    "not-finite": Bug(
+        "error",
+        "a number that training depends on is not finite",
+        "go back to weights from before, lower the learning rate, and clip the gradient's norm",
+    ),
     "target-leak": Bug(
         "error",
         "the loss of one slice depends on another slice",

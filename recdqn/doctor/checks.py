@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torchrl.envs import Compose, TransformedEnv, UnaryTransform
 from torchrl.envs.common import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -237,6 +237,18 @@ def evaluation(patient: Patient) -> Found:
             f"with exploration off (DETERMINISTIC), the policy took {len(actions.unique(dim=0))} different "
             f"actions in {COPIES} copies of one step",
         )
+
+
+def finite(patient: Patient) -> Found:
+    """Look for numbers that are not finite in what is trained."""
+    for part in ("policy", "loss"):
+        module = patient.given.get(part)
+        for name, value in module.named_parameters() if isinstance(module, nn.Module) else ():
+            if not isinstance(value, UninitializedParameter) and not value.isfinite().all():
+                yield (
+                    "not-finite",
+                    f"{part}: {int((~value.isfinite()).sum())} numbers of {name} are not finite",
+                )
 
 
 def annealing(patient: Patient) -> Found:
@@ -522,6 +534,7 @@ CHECKS: list[tuple[Callable[[Patient], Found], tuple[str, ...], tuple[str, ...]]
     (mode, ("policy", "env or batch"), ("recurrent-mode-on",)),
     (evaluation, ("policy", "env or batch"), ("explores-in-evaluation",)),
     (annealing, ("policy",), ("exploration-frozen",)),
+    (finite, ("policy or loss",), ("not-finite",)),
     (chain, ("batch",), ("unrelated-transitions", "slice-over-episodes", "slice-over-cursor")),
     (lost, ("batch",), ("is-init-lost", "state-lost")),
     (jumps, ("env", "batch"), ("impossible-steps",)),

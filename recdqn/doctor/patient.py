@@ -117,6 +117,30 @@ class Patient:
                 following = unravel_key(("next", key))
                 if following in network.out_keys and key not in [read for read, _ in pairs]:
                     pairs.append((key, following))
+        if not pairs and self.policy is not None and "is_init" in self.policy.in_keys and self.has("env"):
+            pairs += self._pairs_by_behaviour()
+        return pairs
+
+    def _pairs_by_behaviour(self) -> list[tuple[NestedKey, NestedKey]]:
+        """States of a policy that names none of them as ``step_mdp`` would need it.
+
+        A state is read, it does not come from the base environment, and either the policy writes it itself,
+        or it stays as a reset left it while the policy writes another entry of its shape.
+        """
+        policy, walk = self.policy, self.walk
+        base = self.env.base_env if isinstance(self.env, TransformedEnv) else self.env
+        world = {"is_init", "action", *base.observation_spec.keys(True, True)}
+        pairs = []
+        for key in policy.in_keys:
+            values = [moment.before.get(key, None) for moment in walk]
+            if key in world or any(value is None for value in values):
+                continue
+            after = walk[0].after
+            alike = [k for k in policy.out_keys if k != "action" and after[k].shape == values[0].shape]
+            if key in policy.out_keys:
+                pairs.append((key, key))
+            elif alike and all(torch.equal(value, values[0]) for value in values):
+                pairs.append((key, alike[0]))
         return pairs
 
     @property
