@@ -544,7 +544,7 @@ def bug_map(bugs: Mapping[str, Bug], checks: Sequence[tuple[Any, Sequence[str], 
     boxes = {"env": 0.44, "policy": 1.44, "buffer": 2.2, "batch": 2.69, "loss": 3.44}  # centres
     length = max(map(len, columns))
     with style():
-        fig, ax = plt.subplots(figsize=(8.4, 1.3 + 0.23 * length))
+        fig, ax = plt.subplots(figsize=(7.5, 1.3 + 0.23 * length))
         ax.set(xlim=(-0.03, 4.0), ylim=(length - 0.4, -3.4))
         ax.axis("off")
         for name, x in boxes.items():

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from check_site import toc_documents
 
+from recdqn.doctor import BUGS
+
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 TOC = list(toc_documents(yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))))
@@ -137,3 +139,19 @@ def test_nothing_names_a_machine(document):
     text = page(document).read_text(encoding="utf-8")
     assert re.findall(r"(?<![\w./:-])/(?:home|root|Users|work|mnt)/[\w.-]+", text) == []
     assert re.findall(r"https?://(?!127\.0\.0\.1)(?:\d{1,3}\.){3}\d{1,3}", text) == []
+
+
+def headings(text):
+    return [line.lstrip("#").strip() for line in text.splitlines() if line.startswith("#")]
+
+
+def test_the_field_guide_has_every_bug_and_no_other():
+    guide = [name for name in headings(prose(BOOK / "field-guide.ipynb")) if "-" in name and " " not in name]
+    assert sorted(guide) == sorted(BUGS)
+
+
+@each_chapter
+def test_the_bug_of_the_chapter_names_the_finding_that_catches_it(chapter):
+    bug = prose(BOOK / f"{chapter}.ipynb").split("## Bug of the chapter")[1].split("## Exercises")[0]
+    assert [code for code in BUGS if code in bug]
+    assert any("diagnose(" in cell.source for cell in cells(chapter, "code"))

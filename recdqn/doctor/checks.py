@@ -484,9 +484,9 @@ def future(patient: Patient) -> Found:
 def target(patient: Patient) -> Found:
     """Look where the target's numbers lie, and let the updater make a step."""
     loss = patient.given["loss"]
-    if not any(name.startswith("delay_") for name in getattr(loss, "__dict__", {})):
+    if not {"delay_value", "delay_qvalue"} & getattr(loss, "__dict__", {}).keys():
         raise Skip("the loss has no target network of TorchRL's kind")
-    for name in [n for n in dir(loss) if n.endswith("_params") and not n.startswith(("target_", "_"))]:
+    for name in [n for n in dir(loss) if n.endswith("value_network_params") and n[0] in "vq"]:
         pairs = zip(_leaves(getattr(loss, name)), _leaves(getattr(loss, f"target_{name}")), strict=True)
         if any(a.data_ptr() == b.data_ptr() for a, b in pairs):
             yield (

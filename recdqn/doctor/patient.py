@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 from torchrl.data import ReplayBuffer
 from torchrl.envs import SerialEnv, TransformedEnv
@@ -67,19 +67,20 @@ class Patient:
     def env(self) -> EnvBase:
         """The copy of the environment."""
         try:
-            return copy_env(self.given["env"])
+            env = copy_env(self.given["env"])
+            return env if env.device is None else env.to("cpu")
         except Exception as error:
             raise Skip(f"the environment cannot be copied ({first_line(error)})") from None
 
     @cached_property
     def policy(self) -> TensorDictModule | None:
         """The copy of the policy, if there is one."""
-        return copy.deepcopy(self.given.get("policy"))
+        return _on_cpu(copy.deepcopy(self.given.get("policy")))
 
     @cached_property
     def loss(self) -> Callable[[TensorDictBase], Any]:
         """The copy of the loss."""
-        return copy.deepcopy(self.given["loss"])
+        return _on_cpu(copy.deepcopy(self.given["loss"]))
 
     @cached_property
     def buffer(self) -> ReplayBuffer:
@@ -91,9 +92,9 @@ class Patient:
     @cached_property
     def batches(self) -> list[TensorDictBase]:
         """The batch that was given, and some from the buffer."""
-        batches = [self.given["batch"].clone()] if "batch" in self.given else []
+        batches = [self.given["batch"].clone().cpu()] if "batch" in self.given else []
         if "buffer" in self.given:
-            batches += [self.buffer.sample() for _ in range(BATCHES)]
+            batches += [self.buffer.sample().cpu() for _ in range(BATCHES)]
         return batches
 
     @property
@@ -261,6 +262,8 @@ class Patient:
             return float(moved / self.usual_errors.mean()), 1e-7
         both, rewards = (change(td, effect, ["reward"]) for td in (changed, self.batch))
         totals = [self.total(td) for td in (both, changed, rewards, self.batch)]
+        if totals[2] == totals[3]:
+            raise Skip("the loss gives one number, and does not read the reward")
         apart = totals[0] - totals[1] - totals[2] + totals[3]
         return abs(apart) / max(map(abs, totals)), 1e-5
 
@@ -352,7 +355,7 @@ def is_real(batch: TensorDictBase) -> Tensor:
     for key in MASKS:
         mask = batch.get(key, None)
         if mask is not None and mask.numel() == batch.numel():
-            real &= mask.reshape(-1).cpu()
+            real &= mask.reshape(-1)
     return real
 
 
@@ -360,8 +363,8 @@ def starts(batch: TensorDictBase) -> Tensor:
     """Which steps start a slice, ``[N]``: the first of a row, those that are marked, and after a done one."""
     start = _first_of_row(batch)
     if batch.get("is_init", None) is not None:
-        start |= batch["is_init"].reshape(-1).cpu()
-    start[1:] |= batch["next", "done"].reshape(-1)[:-1].cpu()
+        start |= batch["is_init"].reshape(-1)
+    start[1:] |= batch["next", "done"].reshape(-1)[:-1]
     return start
 
 
@@ -369,6 +372,10 @@ def neighbours(batch: TensorDictBase) -> Tensor:
     """Which steps ``[N - 1]`` lie in one row with the step after them, both of them data."""
     real = is_real(batch)
     return ~_first_of_row(batch)[1:] & real[1:] & real[:-1]
+
+
+def _on_cpu(part: Any) -> Any:
+    return part.to("cpu") if isinstance(part, nn.Module) else part
 
 
 def _first_of_row(batch: TensorDictBase) -> Tensor:
