@@ -78,7 +78,7 @@ def test_bug_map_shows_every_bug_under_its_part():
         (None, ("env",), ("a", "b")),
         (None, ("policy", "batch"), ("c",)),
         (None, ("loss", "batch"), ("d",)),
-        (None, ("env", "batch"), ("e",)),
+        (None, ("env or batch",), ("e",)),
     ]
     ax = plots.bug_map(bugs, checks).axes[0]
     places = {text.get_text(): text.get_position() for text in ax.texts}
