@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams, unravel_key
@@ -21,7 +21,8 @@ CHOICES = {
 }
 
 
-class Steps(NamedTuple):
+@dataclass(frozen=True)
+class Steps:
     """Which steps of a batch do what, each ``[N]`` (chapter 4).
 
     Attributes:
@@ -103,7 +104,6 @@ class RecurrentDQNLoss(DQNLoss):
     class _AcceptedKeys(DQNLoss._AcceptedKeys):
         step_count: NestedKey = "step_count"
 
-    tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
 
     def __init__(

@@ -418,7 +418,7 @@ def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
     """Draw what the loss does with each step of a batch, one slice in each row (chapter 4).
 
     Args:
-        steps: from :meth:`recdqn.RecurrentDQNLoss.steps`.
+        steps: from :meth:`recdqn.loss.RecurrentDQNLoss.steps`.
         step_count: the batch's ``"step_count"``; a slice that begins an episode starts with 0. Padding is
             drawn behind the slice that it follows.
     """

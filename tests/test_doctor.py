@@ -792,6 +792,17 @@ def test_nothing_is_changed():
     assert made["loss"](made["buffer"].sample())["loss"].isfinite() and len(following) == 4
 
 
+def test_an_environment_that_draws_goes_on_drawing():
+    """Its surfaces cannot be copied; the copy draws on others."""
+    env = make_env(small("pixel-cartpole", num_envs=1).env)
+    env.set_seed(0)
+    frame = env.reset()["pixels"]
+    surface = env.base_env.unwrapped.screen
+    assert "norm-per-column" in diagnose(env=env).checked
+    assert env.base_env.unwrapped.screen is surface
+    assert env.rollout(3)["pixels"].shape == (3, *frame.shape)
+
+
 def test_the_next_batch_is_the_one_it_would_have_been():
     """The sampler's generator and its cache belong to the reader."""
     batches = []
@@ -812,7 +823,7 @@ def test_report_in_a_terminal_and_in_a_notebook():
     report = diagnose(**parts(stock_loss(), "buffer", "loss"))
     text = str(report).splitlines()
     assert text[0] == f"1 error, 0 warnings; {len(report.checked)} of {len(BUGS)} checks ran"
-    assert text[1].split()[:2] == ["error", "target-leak"] and max(map(len, text)) <= 110
+    assert text[1].split()[:2] == ["error", "target-leak"] and max(map(len, text)) <= 78
     assert "Fix: " + BUGS["target-leak"].fix in " ".join(str(report).split())
     shown = report._repr_html_()
     assert "<table>" in shown and ">target-leak</td>" in shown and "no env given" in shown

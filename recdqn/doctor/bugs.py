@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import textwrap
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 
-class Bug(NamedTuple):
+@dataclass(frozen=True)
+class Bug:
     """What a code stands for.
 
     Attributes:
@@ -173,7 +174,7 @@ BUGS: dict[str, Bug] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One bug that :func:`recdqn.diagnose` proved (the field guide).
+    """One bug that :func:`recdqn.doctor.diagnose` proved (the field guide).
 
     Attributes:
         code: a key of ``BUGS``, and a heading of the book's field guide.
@@ -188,12 +189,13 @@ class Finding:
     fix: str
 
 
-WIDTH, INDENT = 110, 33  # characters, of the table in a terminal
+NARROW = (";white-space:nowrap",) * 2 + ("",) * 2  # the first two columns of the table in a notebook
+WIDTH, INDENT = 78, 33  # characters of the table in a terminal; a page of the book is as wide
 
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`recdqn.diagnose` returns: a table in a terminal and in a notebook (the field guide).
+    """What :func:`recdqn.doctor.diagnose` returns: a table in a terminal and in a notebook (the field guide).
 
     Attributes:
         findings: errors first.
@@ -242,7 +244,10 @@ class Report:
 
     def _repr_html_(self) -> str:
         def row(tag: str, *cells: str) -> str:
-            inside = "".join(f'<{tag} style="text-align:left">{html.escape(c)}</{tag}>' for c in cells)
+            inside = "".join(
+                f'<{tag} style="text-align:left{narrow}">{html.escape(c)}</{tag}>'
+                for c, narrow in zip(cells, NARROW, strict=True)
+            )
             return f"<tr>{inside}</tr>"
 
         rows = "".join(row("td", f.severity, f.code, f.message, f.fix) for f in self.findings)

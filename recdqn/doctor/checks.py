@@ -115,9 +115,7 @@ def masked(patient: Patient) -> Found:
     values = {k: data[k].reshape(len(data), -1) for k in entries}
     values = {k: v.double() for k, v in values.items() if v.is_floating_point() and v.shape[-1] <= VECTOR}
     for key, value in values.items():
-        shown = (
-            _squared_correlation(value, truth).amax(0) > SHOWN
-        )  # which true numbers are columns of this entry
+        shown = _squared_correlation(value, truth).amax(0) > SHOWN  # true numbers that are columns here
         if not shown.any() or shown.all():
             continue
         expected = _explained(truth[:, shown], truth)  # what the shown numbers say about the others
@@ -343,6 +341,7 @@ def jumps(patient: Patient) -> Found:
         if len(usual) < FEW:
             raise Skip("the walk was too short to tell what is possible")
         most = usual.amax(0)
+        most[most == 0] = torch.inf  # the walk says nothing about numbers that never changed
         far = count = 0
         for batch in patient.batches:
             flat = batch.reshape(-1)
@@ -356,7 +355,7 @@ def jumps(patient: Patient) -> Found:
         if far:
             yield (
                 "impossible-steps",
-                f"{key!r} jumps in {far} of {count} stored steps: more than {JUMP} times as abruptly as in "
+                f"{key!r} jumps in {far} of {count} sampled steps: more than {JUMP} times as abruptly as in "
                 f"{len(usual)} steps of the environment",
             )
 

@@ -8,8 +8,9 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,8 @@ class Skip(Exception):
     """A check has nothing to look at; the message says why."""
 
 
-class Moment(NamedTuple):
+@dataclass(frozen=True)
+class Moment:
     """One step of a walk.
 
     Attributes:
@@ -110,7 +112,7 @@ class Patient:
 
     @cached_property
     def pairs(self) -> list[tuple[NestedKey, NestedKey]]:
-        """Where each recurrent state is read and where it is written: the policy's, else the loss's."""
+        """Where each recurrent state is read and where it is written, by the policy or else by the loss."""
         pairs: list[tuple[NestedKey, NestedKey]] = []
         for network in self._networks:
             pairs += recurrent_keys(network)
@@ -292,9 +294,12 @@ def copy_env(env: EnvBase) -> EnvBase:
         )
     if isinstance(env, BatchedEnvBase):
         return SerialEnv(env.num_workers, env.create_env_fn, create_env_kwargs=env.create_env_kwargs)
-    forgotten: dict[int, Any] = {}
-    _forget_handles(env, forgotten, set())
-    return copy.deepcopy(env, forgotten)
+    try:
+        return copy.deepcopy(env)
+    except TypeError:
+        forgotten: dict[int, Any] = {}
+        _forget_handles(env, forgotten, set())
+        return copy.deepcopy(env, forgotten)
 
 
 def _forget_handles(thing: Any, forgotten: dict[int, Any], seen: set[int]) -> None:
