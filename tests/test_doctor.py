@@ -16,6 +16,7 @@ from torchrl.data import (
     LazyTensorStorage,
     PrioritizedSliceSampler,
     RandomSampler,
+    ReplayBuffer,
     SliceSampler,
     TensorDictReplayBuffer,
     Unbounded,
@@ -435,7 +436,7 @@ class AnyWindow(Sampler):
 
     def sample(self, storage, batch_size):
         place = torch.arange(batch_size) % 8
-        return self.first + place, {"is_init": (place == 0).unsqueeze(-1)}
+        return (self.first + place) % len(storage), {"is_init": (place == 0).unsqueeze(-1)}
 
     def _empty(self):
         pass
@@ -470,13 +471,13 @@ def borrowed_environment():
     return {"env": env, "policy": policy, "buffer": buffer}
 
 
-def over_the_cursor():
-    """600 steps in 450 places, all of one episode: the newest step is at 149, the oldest at 150."""
-    steps = torch.arange(601.0).unsqueeze(-1)
-    never = torch.zeros(600, 1, dtype=torch.bool)
-    following = {"observation": steps[1:], "done": never}
-    batch = TensorDict({"observation": steps[:-1], "is_init": never, "next": following}, [600])
-    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(450), sampler=AnyWindow(146), batch_size=64)
+def over_the_cursor(steps=600, first=146):
+    """All of one episode, in 450 places: of 600 steps, the newest is at 149, the oldest at 150."""
+    times = torch.arange(steps + 1.0).unsqueeze(-1)
+    never = torch.zeros(steps, 1, dtype=torch.bool)
+    following = {"observation": times[1:], "done": never}
+    batch = TensorDict({"observation": times[:-1], "is_init": never, "next": following}, [steps])
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(450), sampler=AnyWindow(first), batch_size=64)
     buffer.extend(batch[:400])
     buffer.extend(batch[400:])
     return {"buffer": buffer}
@@ -491,6 +492,16 @@ def slices_not_marked():
     policy = network()
     sampler = SliceSampler(slice_len=8, traj_key=TRAJECTORY, strict_length=True, init_key=None)
     return {"policy": policy, "buffer": collected(healthy_env(policy), policy, sampler)}
+
+
+def slices_of_a_plain_buffer():
+    """It does not write what the sampler says into the batch, the marks included."""
+    policy = network()
+    sampler = SliceSampler(slice_len=8, traj_key=TRAJECTORY, strict_length=False)
+    full = collected(healthy_env(policy), policy)
+    buffer = ReplayBuffer(storage=LazyTensorStorage(2_000), sampler=sampler, batch_size=64)
+    buffer.extend(full[:])
+    return {"policy": policy, "buffer": buffer}
 
 
 def slices_by_priority():
@@ -619,8 +630,8 @@ PLANTED = {
     "unrelated-transitions": [unrelated],
     "slice-over-episodes": [workers_side_by_side],
     "impossible-steps": [borrowed_environment],
-    "slice-over-cursor": [over_the_cursor],
-    "is-init-lost": [marks_excluded, slices_not_marked, slices_by_priority],
+    "slice-over-cursor": [over_the_cursor, partial(over_the_cursor, steps=900, first=446)],
+    "is-init-lost": [marks_excluded, slices_not_marked, slices_by_priority, slices_of_a_plain_buffer],
     "state-lost": [states_excluded, states_emptied],
     "pixels-float32": [partial(picture_buffer, torch.float32, twice=False)],
     "pixels-twice": [partial(picture_buffer, torch.uint8, twice=True)],
@@ -650,7 +661,7 @@ NAMED = {  # what a message must say is at fault
     "explores-in-evaluation": "the policy",
     "norm-uninitialised": "ObservationNorm of 'observation'",
     "norm-per-column": "ObservationNorm",
-    "masked-leak": "'observation' tells it",
+    "masked-leak": ("'observation' tells it", "'observation', and its other numbers tell it"),
     "sees-future": "last observation",
     "unrelated-transitions": "steps",
     "slice-over-episodes": "steps",
@@ -792,6 +803,11 @@ def test_nothing_is_changed():
     assert made["loss"](made["buffer"].sample())["loss"].isfinite() and len(following) == 4
 
 
+def test_a_batch_of_environments_without_transforms_of_its_own():
+    report = diagnose(env=SerialEnv(2, vector_env))
+    assert not report.findings and "norm-per-column" in report.checked
+
+
 def test_an_environment_that_draws_goes_on_drawing():
     """Its surfaces cannot be copied; the copy draws on others."""
     env = make_env(small("pixel-cartpole", num_envs=1).env)
@@ -826,8 +842,8 @@ def test_report_in_a_terminal_and_in_a_notebook():
     assert text[1].split()[:2] == ["error", "target-leak"] and max(map(len, text)) <= 78
     assert "Fix: " + BUGS["target-leak"].fix in " ".join(str(report).split())
     shown = report._repr_html_()
-    assert "<table>" in shown and ">target-leak</td>" in shown and "no env given" in shown
-    assert "<table>" not in diagnose(loss=pipeline()["loss"])._repr_html_()
+    assert "<table" in shown and ">target-leak</td>" in shown and "no env given" in shown
+    assert "<table" not in diagnose(loss=pipeline()["loss"])._repr_html_()
 
 
 def test_markup_in_a_message_is_shown_and_not_run():

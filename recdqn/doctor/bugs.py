@@ -252,6 +252,6 @@ class Report:
 
         rows = "".join(row("td", f.severity, f.code, f.message, f.fix) for f in self.findings)
         head = row("th", "severity", "code", "what", "fix")
-        table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
+        table = f'<table class="table"><thead>{head}</thead><tbody>{rows}</tbody></table>' if rows else ""
         notes = "".join(f"<br>{html.escape(line)}" for line in self.unchecked)
         return f"<p>{html.escape(self.headline)}</p>{table}<p><small>{notes.removeprefix('<br>')}</small></p>"

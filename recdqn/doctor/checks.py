@@ -123,10 +123,11 @@ def masked(patient: Patient) -> Found:
             share = _explained(values[other], truth)
             for i in (~shown).nonzero().flatten().tolist():
                 if share[i] - expected[i] > TOLD * (1 - expected[i]):
+                    teller = "its other numbers tell" if other == key else f"{other!r} tells"
                     yield (
                         "masked-leak",
-                        f"number {i} of the base's {vectors[0]!r} is hidden in {key!r}, and {other!r} tells "
-                        f"it: R2 {share[i]:.2f}, where the numbers shown give {expected[i]:.2f}",
+                        f"number {i} of the base's {vectors[0]!r} is not in {key!r}, and {teller} it: "
+                        f"R2 {share[i]:.2f}, where the base's shown numbers give {expected[i]:.2f}",
                     )
 
 
@@ -276,25 +277,28 @@ def annealing(patient: Patient) -> Found:
 
 def chain(patient: Patient) -> Found:
     """Does every step begin where the one before it ended, but at marked places?"""
-    pairs = broken = cursor = unmarked = 0
+    pairs = broken = cursor = apart_in_storage = unmarked = 0
     for batch in patient.batches:
         flat, apart = batch.reshape(-1), _apart(patient, batch)
         done, init = flat["next", "done"].reshape(-1)[:-1], _init(flat)[1:]
         loose = apart & ~init & ~done
         pairs += int((neighbours(batch) & ~init & ~done).sum())
         broken += int(loose.sum())
-        cursor += int((loose & _at_cursor(patient, flat)).sum())
+        stored_apart, at_cursor = _places(patient, flat)
+        apart_in_storage += int((loose & stored_apart).sum())
+        cursor += int((loose & at_cursor).sum())
         unmarked += int((apart & done & ~init).sum())
     if broken > pairs / 2:
         yield "unrelated-transitions", f"{broken} of {pairs} steps do not begin where the one before ended"
         return
     if cursor:
         yield "slice-over-cursor", f"{cursor} of {pairs} steps follow the newest step with the oldest one"
-    if broken > cursor:
+    if (straddling := broken - cursor - apart_in_storage) > 0:
         yield (
             "slice-over-episodes",
-            f"{broken - cursor} of {pairs} steps do not begin where the one before ended, without a mark",
+            f"{straddling} of {pairs} steps do not begin where the one before ended, without a mark",
         )
+    unmarked += apart_in_storage
     if unmarked:
         yield "is-init-lost", f"'is_init' is false at the start of {unmarked} slices"
 
@@ -316,13 +320,15 @@ def _apart(patient: Patient, batch: TensorDictBase) -> Tensor:
     return apart & neighbours(batch)
 
 
-def _at_cursor(patient: Patient, flat: TensorDictBase) -> Tensor:
-    """Which neighbours ``[N - 1]`` lie on either side of the buffer's write cursor."""
+def _places(patient: Patient, flat: TensorDictBase) -> tuple[Tensor, Tensor]:
+    """Which neighbours ``[N - 1]`` are none in the buffer, and which lie at its write cursor."""
     index = flat.get("index", None)
     if "buffer" not in patient.given or index is None:
-        return torch.zeros(len(flat) - 1, dtype=torch.bool)
-    when = index.reshape(len(flat), -1)[:, 0]
-    return (when[:-1] + 1 == when[1:]) & (when[1:] == patient.buffer.writer._cursor)
+        return (torch.zeros(len(flat) - 1, dtype=torch.bool),) * 2
+    index, buffer = index.reshape(len(flat), -1), patient.buffer  # time first
+    later = (index[1:, 0] - index[:-1, 0]) % buffer.storage.shape[0]
+    together = (later <= 1) & (index[1:, 1:] == index[:-1, 1:]).all(-1)  # 0: the steps of a stored row
+    return ~together, together & (later == 1) & (index[1:, 0] == buffer.writer._cursor)
 
 
 def jumps(patient: Patient) -> Found:
@@ -575,10 +581,9 @@ def _explained(value: Tensor, truth: Tensor) -> Tensor:
 
 
 def _transforms(env: EnvBase) -> list[nn.Module]:
-    transform = getattr(env, "transform", None)
-    if transform is None:
+    if not isinstance(env, TransformedEnv):
         return []
-    return list(transform) if isinstance(transform, Compose) else [transform]
+    return list(env.transform) if isinstance(env.transform, Compose) else [env.transform]
 
 
 def _is_picture(value: Tensor, batch_dims: int) -> bool:

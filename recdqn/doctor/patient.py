@@ -96,7 +96,14 @@ class Patient:
         """The batch that was given, and some from the buffer."""
         batches = [self.given["batch"].clone().cpu()] if "batch" in self.given else []
         if "buffer" in self.given:
-            batches += [self.buffer.sample().cpu() for _ in range(BATCHES)]
+            for _ in range(BATCHES):
+                batch, info = self.buffer.sample(return_info=True)
+                if "index" not in batch.keys():  # a plain ReplayBuffer keeps what the sampler says to itself
+                    index = info["index"]
+                    index = torch.stack(index, -1) if isinstance(index, tuple) else torch.as_tensor(index)
+                    if len(index) == batch.numel():
+                        batch["index"] = index.reshape(*batch.shape, -1)
+                batches.append(batch.cpu())
         return batches
 
     @property
