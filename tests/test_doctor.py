@@ -843,7 +843,7 @@ def test_report_in_a_terminal_and_in_a_notebook():
     assert "Fix: " + BUGS["target-leak"].fix in " ".join(str(report).split())
     shown = report._repr_html_()
     assert "<table" in shown and ">target-leak</td>" in shown and "no env given" in shown
-    assert "<table" not in diagnose(loss=pipeline()["loss"])._repr_html_()
+    assert diagnose(loss=pipeline()["loss"])._repr_html_() is None  # then the text is shown
 
 
 def test_markup_in_a_message_is_shown_and_not_run():

@@ -242,7 +242,10 @@ class Report:
             lines += wrap(line, indent=0)
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
+        if not self.findings:
+            return None  # a notebook then shows the text
+
         def row(tag: str, *cells: str) -> str:
             inside = "".join(
                 f'<{tag} style="text-align:left{narrow}">{html.escape(c)}</{tag}>'
@@ -252,6 +255,6 @@ class Report:
 
         rows = "".join(row("td", f.severity, f.code, f.message, f.fix) for f in self.findings)
         head = row("th", "severity", "code", "what", "fix")
-        table = f'<table class="table"><thead>{head}</thead><tbody>{rows}</tbody></table>' if rows else ""
+        table = f'<table class="dataframe table"><thead>{head}</thead><tbody>{rows}</tbody></table>'
         notes = "".join(f"<br>{html.escape(line)}" for line in self.unchecked)
         return f"<p>{html.escape(self.headline)}</p>{table}<p><small>{notes.removeprefix('<br>')}</small></p>"
