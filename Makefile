@@ -10,7 +10,7 @@ ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
 export SDL_VIDEODRIVER ?= dummy
 endif
 
-.PHONY: book serve test lint results clean
+.PHONY: book serve test lint bench results clean
 
 book: $(STAMP)
 	$(BIN)/jupyter-book build book $(BOOK_FLAGS)
@@ -26,6 +26,10 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
+
+bench: $(STAMP)
+	$(BIN)/python -c 'import sb3_contrib' 2>/dev/null || $(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks $(ROWS)
 
 results: $(STAMP)
 	for seed in 0 1 2 3 4; do rm -rf results/masked-cartpole/seed-$$seed && \

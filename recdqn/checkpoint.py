@@ -35,12 +35,13 @@ def prepare_run(out: str | Path, cfg: Config) -> None:
         UserError: if ``out`` is not empty, or cannot be made or written.
     """
     folder = Path(out)
+    run = {"preset": cfg.name, "seed": cfg.seed, "device": cfg.device, "threads": cfg.threads}
     try:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty: choose another folder, or remove it first")
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / CONFIG, json.dumps(cfg.to_dict(), indent=2).encode())
-        _write(folder / MANIFEST, json.dumps(_manifest(cfg), indent=2).encode())
+        _write(folder / MANIFEST, json.dumps(manifest() | run, indent=2).encode())
     except OSError as error:
         raise UserError(
             f"cannot write a run into {folder}: {error.strerror}; choose another folder"
@@ -92,19 +93,17 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Run:
     return Run(cfg, policy, saved["evaluations"], final)
 
 
-def _manifest(cfg: Config) -> dict[str, Any]:
+def manifest() -> dict[str, Any]:
+    """What made something that is recorded: command, date, commit, versions, machine, threads."""
     packages = ("recdqn", "torch", "torchvision", "torchrl", "tensordict", "gymnasium", "pygame", "numpy")
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "preset": cfg.name,
-        "seed": cfg.seed,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in packages},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
-        "device": cfg.device,
-        "threads": cfg.threads,
+        "threads": torch.get_num_threads(),
     }
 
 

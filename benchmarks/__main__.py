@@ -1,0 +1,55 @@
+"""Measure the package side by side with what else there is: ``python -m benchmarks [ROW ...]``.
+
+Prints a table and writes it, with the machine and the versions, as JSON. Every side runs in this process, on
+one thread, by turns with the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from benchmarks.harness import Row, table
+from recdqn.checkpoint import manifest
+from recdqn.results import RESULTS
+
+ROWS: dict[str, Callable[[], Row]] = {}
+
+
+def main(
+    rows: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    out: Path = RESULTS / "bench.json",
+) -> None:
+    """Run the named rows, or all.
+
+    Args:
+        rows: their names; all if none is given.
+        out: the JSON file; rows that are not run now keep what it says of them.
+    """
+    unknown = [name for name in rows if name not in ROWS]
+    if unknown:
+        sys.exit(f"benchmarks: no row {', '.join(unknown)}: choose from {', '.join(ROWS)}")
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+    saved = json.loads(out.read_text()) if out.is_file() else {}
+    for name in rows or ROWS:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        saved[name] = {**dataclasses.asdict(ROWS[name]()), "manifest": manifest()}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(saved, indent=1) + "\n")
+    shown = {
+        name: {k: v for k, v in saved[name].items() if k != "manifest"} for name in ROWS if name in saved
+    }
+    print(table({name: Row(**values) for name, values in shown.items()}))
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m benchmarks")
