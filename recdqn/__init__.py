@@ -1,14 +1,18 @@
 """recdqn: recurrent DQN with TorchRL; the package behind the book, one module per chapter."""
 
+from typing import TYPE_CHECKING, Any
+
 from recdqn.checkpoint import load_checkpoint, save_checkpoint
 from recdqn.config import Config, Profile
-from recdqn.doctor import diagnose
 from recdqn.envs import make_env
 from recdqn.evaluate import evaluate
 from recdqn.loss import RecurrentDQNLoss
 from recdqn.policy import make_policy
 from recdqn.replay import make_collector, make_replay_buffer
 from recdqn.train import train
+
+if TYPE_CHECKING:
+    from recdqn.doctor import diagnose
 
 __all__ = [
     "Config",
@@ -24,3 +28,12 @@ __all__ = [
     "save_checkpoint",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the doctor when it is asked for: training does without it."""
+    if name == "diagnose":
+        from recdqn.doctor import diagnose
+
+        return diagnose
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,6 @@ import tyro
 
 import recdqn
 from recdqn.config import UserError
-from recdqn.doctor.parts import parts_of
 from recdqn.evaluate import film
 from recdqn.results import mean_return
 
@@ -97,6 +96,8 @@ def doctor(target: str, /) -> None:
         target: MODULE:FUNCTION, a function that returns a dictionary with some of env, policy, buffer, batch
             and loss; or the folder that recdqn train saved into.
     """
+    from recdqn.doctor.parts import parts_of
+
     report = recdqn.diagnose(**parts_of(target))
     print(report)
     if report.errors:
