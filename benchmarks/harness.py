@@ -57,10 +57,13 @@ def table(rows: dict[str, Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        other = "" if row.other is None else f"{row.against}: {row.other:,.4g} {row.unit}"
+        ours = f"{_figure(row.ours)} {row.unit}"
+        other = "" if row.other is None else f"{row.against}: {_figure(row.other)} {row.unit}"
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
         met = "yes" if row.met else "no"
-        lines.append(
-            f"| {name} | {row.what} | {row.ours:,.4g} {row.unit} | {other} | {ratio} | {row.must} | {met} |"
-        )
+        lines.append(f"| {name} | {row.what} | {ours} | {other} | {ratio} | {row.must} | {met} |")
     return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
