@@ -119,7 +119,9 @@ def vector_env(*transforms, tracker=True):
     """One CartPole, its position and angle only."""
     own = [StepCounter(), *([InitTracker()] if tracker else []), *transforms]
     hide = UnaryTransform(in_keys=["observation"], out_keys=["observation"], fn=hide_velocities)
-    return TransformedEnv(GymEnv("CartPole-v1"), Compose(hide, *own))
+    env = TransformedEnv(GymEnv("CartPole-v1"), Compose(hide, *own))
+    env.set_seed(0)
+    return env
 
 
 def network(memory=None, inputs=2, eps=1.0, exploration=True):
@@ -212,6 +214,7 @@ def classic(statistics: dict, batch_size=1):
         norm,
     ]
     env = TransformedEnv(GymEnv("CartPole-v1", from_pixels=True), Compose(*see))
+    env.set_seed(0)
     norm.init_stats(20, **statistics)
     pool = {"aggregator_class": nn.AdaptiveAvgPool2d, "aggregator_kwargs": {"output_size": (1, 1)}}
     features = TensorDictModule(ConvNet(num_cells=[8, 8], squeeze_output=True, **pool), ["pixels"], ["embed"])
@@ -407,7 +410,9 @@ def statistics_per_row():
 
 def whole_vector_left_in():
     hide = UnaryTransform(in_keys=["observation"], out_keys=["masked"], fn=hide_velocities)
-    return {"env": TransformedEnv(GymEnv("CartPole-v1"), Compose(hide, InitTracker()))}
+    env = TransformedEnv(GymEnv("CartPole-v1"), Compose(hide, InitTracker()))
+    env.set_seed(0)
+    return {"env": env}
 
 
 def two_frames_show_the_velocity():

@@ -284,7 +284,7 @@ def chain(patient: Patient) -> Found:
         loose = apart & ~init & ~done
         pairs += int((neighbours(batch) & ~init & ~done).sum())
         broken += int(loose.sum())
-        stored_apart, at_cursor = _places(patient, flat)
+        stored_apart, at_cursor = _places(patient, batch)
         apart_in_storage += int((loose & stored_apart).sum())
         cursor += int((loose & at_cursor).sum())
         unmarked += int((apart & done & ~init).sum())
@@ -320,14 +320,15 @@ def _apart(patient: Patient, batch: TensorDictBase) -> Tensor:
     return apart & neighbours(batch)
 
 
-def _places(patient: Patient, flat: TensorDictBase) -> tuple[Tensor, Tensor]:
+def _places(patient: Patient, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
     """Which neighbours ``[N - 1]`` are none in the buffer, and which lie at its write cursor."""
-    index = flat.get("index", None)
+    index = batch.get("index", None)
     if "buffer" not in patient.given or index is None:
-        return (torch.zeros(len(flat) - 1, dtype=torch.bool),) * 2
-    index, buffer = index.reshape(len(flat), -1), patient.buffer  # time first
+        return (torch.zeros(batch.numel() - 1, dtype=torch.bool),) * 2
+    index, buffer = index.reshape(batch.numel(), -1), patient.buffer  # time first
     later = (index[1:, 0] - index[:-1, 0]) % buffer.storage.shape[0]
-    together = (later <= 1) & (index[1:, 1:] == index[:-1, 1:]).all(-1)  # 0: the steps of a stored row
+    together = (later == 1) | ((later == 0) & (batch.ndim > 1))  # the steps of a stored row share its place
+    together &= (index[1:, 1:] == index[:-1, 1:]).all(-1)
     return ~together, together & (later == 1) & (index[1:, 0] == buffer.writer._cursor)
 
 
