@@ -17,11 +17,22 @@ from typing import Annotated
 import torch
 import tyro
 
+from benchmarks import buffer, masked, pictures
 from benchmarks.harness import Row, table
 from recdqn.checkpoint import manifest
 from recdqn.results import RESULTS
 
-ROWS: dict[str, Callable[[], Row]] = {}
+ROWS: dict[str, Callable[[], Row]] = {
+    "pixel-env": pictures.pixel_env,
+    "picture": pictures.picture,
+    "learner": pictures.learner,
+    "pixel-bytes": pictures.pixel_bytes,
+    "masked-env": masked.env_row,
+    "masked-loop": masked.loop_row,
+    "buffer-size": buffer.size_row,
+    "memory": buffer.memory_row,
+    "masked-solve": masked.solve_row,
+}
 
 
 def main(
