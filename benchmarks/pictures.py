@@ -11,6 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.data import TensorDictReplayBuffer
+from torchrl.envs import EnvBase
 from torchrl.objectives import SoftUpdate
 
 from benchmarks import classic
@@ -49,8 +50,9 @@ def pixel_env(steps: int = 50, repeats: int = 15) -> Row:
 
 def picture(states: int = 300) -> Row:
     """How far our 84x84 picture is from the classic pipeline's, before either is normalised."""
-    ours, classics = same_states(states)
-    difference = (ours - classics).abs().mean().item()
+    cfg = _config(num_envs=1).env
+    ours, classics = same_states(make_env(cfg), states)
+    difference = (levels(ours, cfg) - classics).abs().mean().item()
     return Row(
         what=f"84x84 grey picture, mean absolute difference over {states} states",
         ours=difference,
@@ -108,14 +110,17 @@ def pixel_bytes() -> Row:
     )
 
 
-def same_states(states: int, cfg: EnvConfig | None = None) -> tuple[Tensor, Tensor]:
-    """Show the same states to our env and to the classic one: two ``[states, 1, 84, 84]``, from 0 to 255.
+def same_states(env: EnvBase, states: int) -> tuple[Tensor, Tensor]:
+    """Show the same states to an env and to the classic one: two ``[states, 1, 84, 84]``.
 
     Both are reset with the same seed and then given the same actions, which keep the pole up with a push to
-    the side it falls to, or a random one in five; when it falls, both go on with another seed.
+    the side it falls to, or a random one in five; when it falls, both go on with another seed. Returns the
+    pictures as ``env`` gives them, which is then closed, and the classic ones from 0 (black) to 255 (white).
+
+    Raises:
+        RuntimeError: if an episode does not end at the same step in both.
     """
-    cfg = cfg or _config(num_envs=1).env
-    envs = make_env(cfg), classic.make_env(normalise=False)
+    envs = env, classic.make_env(normalise=False)
     reference, rng = gym.make("CartPole-v1"), np.random.default_rng(0)
     pictures: tuple[list[Tensor], list[Tensor]] = ([], [])
     seed = 0
@@ -140,7 +145,7 @@ def same_states(states: int, cfg: EnvConfig | None = None) -> tuple[Tensor, Tens
         seed += 1
     for env in (*envs, reference):
         env.close()
-    return levels(torch.stack(pictures[0]), cfg), 255 * torch.stack(pictures[1])
+    return torch.stack(pictures[0]), 255 * torch.stack(pictures[1])
 
 
 def levels(pictures: Tensor, cfg: EnvConfig) -> Tensor:
