@@ -28,8 +28,7 @@ from torchrl.envs.common import EnvBase
 from recdqn.config import ENV_ID, ConfigError, EnvConfig, UserError
 
 GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # shares of red, green and blue (ITU-R BT.601)
-LOST = 2  # 8-bit levels that smoothscale loses by rounding down, in each direction once
-MOST_OFF = 3.0  # 8-bit levels, mean over a picture, between the fast way of drawing and the slow one
+MOST_OFF = 1.0  # 8-bit levels, mean over a picture, between the fast way of drawing and the slow one
 VISIBLE = [0, 2]  # of CartPole's cart position, cart velocity, pole angle and pole's angular velocity
 
 
@@ -79,8 +78,8 @@ class Pictures(gym.Wrapper):
 
     The observation is ``{"pixels": [size, size, 1]}``, uint8. Gymnasium's environments draw on a surface of
     pygame, turn it upside down, copy it onto a second one, and hand out a copy of all its pixels. Here the
-    surface is shrunk as soon as it is drawn (``pygame.transform.smoothscale``, an average over the area of
-    each small pixel), so that everything behind it handles a fraction of the data.
+    surface is shrunk as soon as it is drawn, with the filter of TorchRL's ``Resize`` on bytes, so that
+    everything behind it handles a fraction of the data.
 
     Args:
         env: made with ``render_mode="rgb_array"``.
@@ -101,12 +100,12 @@ class Pictures(gym.Wrapper):
         self.size = size
         box = gym.spaces.Box(0, 255, (size, size, 1), np.uint8)
         self.observation_space = gym.spaces.Dict(pixels=box)
-        self._checked = False
+        self._frame: tuple[int, int] | None = None  # width and height; known once the picture was checked
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Reset, and look."""
         _, info = self.env.reset(**kwargs)
-        if not self._checked:
+        if self._frame is None:
             self._check()
         return self._look(), info
 
@@ -116,18 +115,17 @@ class Pictures(gym.Wrapper):
         return self._look(), *outcome
 
     def _look(self) -> dict[str, np.ndarray]:
-        small = []  # the picture, once the environment has drawn it
-
-        def shrink(surface: pygame.Surface) -> pygame.Surface:
-            small[:] = [pygame.transform.smoothscale(surface, (self.size, self.size))]
-            return small[0]
+        drawn = []  # the picture [width, height, 3], once the environment has turned it over
 
         def turn(surface: pygame.Surface, across: bool, down: bool) -> pygame.Surface:
-            small[:] = [flip(shrink(surface), across, down)]
-            return small[0]
+            if surface.get_size() != self._frame:  # a detail, such as Pendulum's arrow
+                return flip(surface, across, down)
+            picture = self._shrink(surface)
+            drawn[:] = [picture[:: -1 if across else 1, :: -1 if down else 1]]
+            return pygame.Surface((1, 1))  # for the environment to copy
 
         def pixels(surface: pygame.Surface) -> np.ndarray:
-            return pixels3d(small[0] if small else shrink(surface))
+            return drawn[0] if drawn else self._shrink(surface)
 
         flip, pixels3d = pygame.transform.flip, pygame.surfarray.pixels3d
         pygame.transform.flip, pygame.surfarray.pixels3d = turn, pixels
@@ -135,20 +133,31 @@ class Pictures(gym.Wrapper):
             frame = self.env.render()  # [size, size, 3]
         finally:
             pygame.transform.flip, pygame.surfarray.pixels3d = flip, pixels3d
-        grey = np.minimum(frame @ GREY + LOST + 0.5, 255)
-        return {"pixels": grey.astype(np.uint8)[..., None]}
+        return {"pixels": (frame @ GREY + 0.5).astype(np.uint8)[..., None]}
+
+    def _shrink(self, surface: pygame.Surface) -> np.ndarray:
+        """Shrink the surface's own 32-bit pixels to ``[size, size, 3]``, width first as pygame has it."""
+        width, height = surface.get_size()
+        rows = np.frombuffer(surface.get_buffer(), np.uint8).reshape(height, width, 4)
+        small = self._resize(torch.from_numpy(rows).permute(2, 0, 1))
+        colours = [shift // 8 for shift in surface.get_shifts()[:3]]  # where red, green and blue are
+        return small[colours].permute(2, 1, 0).numpy()
+
+    def _resize(self, picture: Tensor) -> Tensor:
+        size = (self.size, self.size)
+        return torch.nn.functional.interpolate(picture[None], size, mode="bilinear", antialias=True)[0]
 
     def _check(self) -> None:
-        """Compare one picture with the whole frame, averaged."""
-        frame = torch.from_numpy(self.env.render() @ GREY)[None]
-        slow = torch.nn.functional.adaptive_avg_pool2d(frame, self.size)[0]
+        """Compare one picture with the whole frame, made small."""
+        frame = self.env.render()
+        self._frame = frame.shape[1::-1]
+        slow = self._resize(torch.from_numpy(frame @ GREY)[None])[0]
         fast = torch.from_numpy(self._look()["pixels"][..., 0])
         if fast.shape != slow.shape or (fast - slow).abs().mean() > MOST_OFF:
             raise UserError(
                 f"{self.env.unwrapped} draws in a way that Pictures cannot follow: "
                 "use GymEnv(..., from_pixels=True) with ToTensorImage, GrayScale and Resize"
             )
-        self._checked = True
 
 
 def _check_norm(cfg: EnvConfig) -> None:
