@@ -58,7 +58,7 @@ class _Side:
 
     cfg: Config
     buffer: TensorDictReplayBuffer
-    episodes: Iterator[TensorDict]
+    collections: Iterator[TensorDict]  # made up beforehand
     loss: RecurrentDQNLoss
     target: SoftUpdate
     optim: torch.optim.Optimizer
@@ -86,19 +86,20 @@ class _Side:
             n_steps=cfg.loss.n_steps,
             double_dqn=cfg.loss.double_dqn,
         )
-        new = made_up_episodes(template, cfg.train.frames_per_batch // cfg.env.num_envs, first=10**7)
+        steps = cfg.train.frames_per_batch // cfg.env.num_envs
+        new = next(made_up_episodes(template, 100 * steps, first=10**7)).split(steps, dim=1)
         target, optim = SoftUpdate(loss, tau=cfg.loss.tau), torch.optim.Adam(loss.parameters())
-        return _Side(cfg, buffer, new, loss, target, optim)
+        return _Side(cfg, buffer, iter(new), loss, target, optim)
 
     def sample(self) -> None:
         """Store one collection, and draw as many batches as there are updates after it."""
-        self.buffer.extend(next(self.episodes))
+        self.buffer.extend(next(self.collections))
         for _ in range(self.cfg.train.updates):
             self.buffer.sample()
 
     def update(self) -> None:
         """Do the same with the updates."""
-        self.buffer.extend(next(self.episodes))
+        self.buffer.extend(next(self.collections))
         for _ in range(self.cfg.train.updates):
             self.loss(self.buffer.sample())["loss"].backward()
             self.optim.step()

@@ -2,7 +2,9 @@
 
 :func:`train` does what :func:`recdqn.train` does with the preset ``"masked-cartpole"``: the same networks,
 first values, random actions, buffer, slices, targets, optimiser, running average, and numbers of frames and
-updates. It never evaluates; ``python -m benchmarks.plain SEED`` does, with the preset's rule for stopping.
+updates. It never evaluates; ``python -m benchmarks.plain SEED`` does, with the preset's rule for stopping. So
+it was checked that it learns: seeds 0, 1 and 2 were solved after 16,000, 43,200 and 38,400 frames, the
+package's after 17,600, 28,800 and 30,400. That both compute the same loss and gradients is tested.
 """
 
 from __future__ import annotations
