@@ -107,14 +107,15 @@ class Pictures(gym.Wrapper):
         _, info = self.env.reset(**kwargs)
         if self._frame is None:
             self._check()
-        return self._look(), info
+        return self.look(), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
         """Step, and look."""
         _, *outcome = self.env.step(action)
-        return self._look(), *outcome
+        return self.look(), *outcome
 
-    def _look(self) -> dict[str, np.ndarray]:
+    def look(self) -> dict[str, np.ndarray]:
+        """Draw the environment as it stands, and return the observation."""
         drawn = []  # the picture [width, height, 3], once the environment has turned it over
 
         def turn(surface: pygame.Surface, across: bool, down: bool) -> pygame.Surface:
@@ -152,7 +153,7 @@ class Pictures(gym.Wrapper):
         frame = self.env.render()
         self._frame = frame.shape[1::-1]
         slow = self._resize(torch.from_numpy(frame @ GREY)[None])[0]
-        fast = torch.from_numpy(self._look()["pixels"][..., 0])
+        fast = torch.from_numpy(self.look()["pixels"][..., 0])
         if fast.shape != slow.shape or (fast - slow).abs().mean() > MOST_OFF:
             raise UserError(
                 f"{self.env.unwrapped} draws in a way that Pictures cannot follow: "
