@@ -1,7 +1,7 @@
 """Measure the package side by side with what else there is: ``python -m benchmarks [ROW ...]``.
 
-Prints a table and writes it, with the machine and the versions, as JSON. Every side runs in this process, on
-one thread, by turns with the other.
+Prints a table and writes it, with the machine and the versions, as JSON. Sides run on one
+thread; short ones by turns, the time-to-solve row one after the other, and memory in a process of its own.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from torchrl.objectives import SoftUpdate
 from benchmarks.harness import Row, seconds_by_turns
 from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.config import MAX_RETURN
+from recdqn.loss import make_loss
 
 GB = 1e9  # bytes
 
@@ -79,13 +80,7 @@ class _Side:
         episodes = made_up_episodes(template, chunk)
         for _ in range(math.ceil(steps / chunk)):
             buffer.extend(next(episodes))
-        loss = RecurrentDQNLoss(
-            policy[:-1],
-            action_space=env.action_spec_unbatched,
-            gamma=cfg.loss.gamma,
-            n_steps=cfg.loss.n_steps,
-            double_dqn=cfg.loss.double_dqn,
-        )
+        loss = make_loss(cfg.loss, policy, env)
         steps = cfg.train.frames_per_batch // cfg.env.num_envs
         new = next(made_up_episodes(template, 100 * steps, first=10**7)).split(steps, dim=1)
         target, optim = SoftUpdate(loss, tau=cfg.loss.tau), torch.optim.Adam(loss.parameters())

@@ -16,8 +16,9 @@ from torchrl.objectives import SoftUpdate
 
 from benchmarks import classic
 from benchmarks.harness import Row, seconds_by_turns
-from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.config import EnvConfig
+from recdqn.loss import make_loss
 
 PRESET = "pixel-cartpole"
 CLASSIC = "classic pipeline"
@@ -150,23 +151,13 @@ def same_states(env: EnvBase, states: int) -> tuple[Tensor, Tensor]:
 
 def levels(pictures: Tensor, cfg: EnvConfig) -> Tensor:
     """Undo our normalisation: pictures as the env gives them become 0 (black) to 255 (white)."""
-    if pictures.dtype == torch.uint8:
-        return pictures.float()
     return 255 * (pictures - cfg.loc[0]) / cfg.scale[0]
 
 
 def our_learner(cfg: Config, frames: int, batches: int) -> tuple[nn.Module, list[TensorDictBase]]:
     """Build the preset's loss, and batches from a buffer that holds ``frames`` frames of random play."""
     env, policy, buffer = _filled(cfg, frames)
-    loss = RecurrentDQNLoss(
-        policy[:-1],
-        action_space=env.action_spec_unbatched,
-        gamma=cfg.loss.gamma,
-        n_steps=cfg.loss.n_steps,
-        double_dqn=cfg.loss.double_dqn,
-        burn_in=cfg.loss.burn_in,
-        value_rescale=cfg.loss.value_rescale,
-    )
+    loss = make_loss(cfg.loss, policy, env)
     SoftUpdate(loss, tau=cfg.loss.tau)  # the loss warns where none was made
     return loss, [buffer.sample() for _ in range(batches)]
 

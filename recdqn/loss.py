@@ -7,12 +7,13 @@ from typing import Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams, unravel_key
-from tensordict.nn import TensorDictModule, dispatch
+from tensordict.nn import TensorDictModule, TensorDictSequential, dispatch
 from torch import Tensor
+from torchrl.envs.common import EnvBase
 from torchrl.modules.functional import signed_hyperbolic, signed_parabolic
 from torchrl.objectives import DQNLoss, ValueEstimators, distance_loss
 
-from recdqn.config import UserError
+from recdqn.config import LossConfig, UserError
 
 CHOICES = {
     "state_source": ("stored", "zero"),
@@ -311,6 +312,19 @@ class RecurrentDQNLoss(DQNLoss):
             discount = torch.where(more, discount * self.gamma, discount)
         target = target + discount * torch.where(terminated[step], 0.0, bootstrap[step])
         return signed_hyperbolic(target) if self.value_rescale else target
+
+
+def make_loss(cfg: LossConfig, policy: TensorDictSequential, env: EnvBase) -> RecurrentDQNLoss:
+    """Build the loss that trains ``policy[:-1]``, the policy without exploration, in ``env`` (chapter 4)."""
+    return RecurrentDQNLoss(
+        policy[:-1],
+        action_space=env.action_spec_unbatched,
+        gamma=cfg.gamma,
+        n_steps=cfg.n_steps,
+        double_dqn=cfg.double_dqn,
+        burn_in=cfg.burn_in,
+        value_rescale=cfg.value_rescale,
+    )
 
 
 def _mark_starts(sequence: TensorDictBase) -> None:

@@ -23,7 +23,7 @@ from recdqn.checkpoint import prepare_run, save_checkpoint
 from recdqn.config import Config, ConfigError, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import Evaluation, evaluate
-from recdqn.loss import RecurrentDQNLoss
+from recdqn.loss import make_loss
 from recdqn.policy import make_policy
 from recdqn.replay import make_collector, make_replay_buffer
 
@@ -83,15 +83,7 @@ def train(
         env.set_seed(cfg.seed)
         policy = make_policy(cfg.policy, env).to(cfg.device)
         exploration = policy[-1]
-        loss_fn = RecurrentDQNLoss(
-            policy[:-1],
-            action_space=env.action_spec_unbatched,
-            gamma=cfg.loss.gamma,
-            n_steps=cfg.loss.n_steps,
-            double_dqn=cfg.loss.double_dqn,
-            burn_in=cfg.loss.burn_in,
-            value_rescale=cfg.loss.value_rescale,
-        )
+        loss_fn = make_loss(cfg.loss, policy, env)
         target = SoftUpdate(loss_fn, tau=cfg.loss.tau)
         average = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.average))
         optim = torch.optim.Adam(loss_fn.parameters(), lr=cfg.train.learning_rate)

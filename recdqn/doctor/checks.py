@@ -311,7 +311,7 @@ def _init(flat: TensorDictBase) -> Tensor:
 
 def _apart(patient: Patient, batch: TensorDictBase) -> Tensor:
     """Which neighbours ``[N - 1]`` are not the end of one step and the beginning of the next."""
-    keys = [k for k in patient.worldly if batch.get(unravel_key(("next", k)), None) is not None]
+    keys = [k for k in patient.world_keys if batch.get(unravel_key(("next", k)), None) is not None]
     if not keys or batch.numel() < 2:
         raise Skip("the batch holds no next observation to compare with")
     flat, apart = batch.reshape(-1), torch.zeros(batch.numel() - 1, dtype=torch.bool)
@@ -334,7 +334,7 @@ def _places(patient: Patient, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
 
 def jumps(patient: Patient) -> Found:
     """Compare how the stored observations bend with how they bend in the environment."""
-    for key in patient.worldly:
+    for key in patient.world_keys:
         seen = [moment.before.get(key, None) for moment in patient.walk]
         if (
             seen[0] is None
@@ -439,7 +439,7 @@ def leak(patient: Patient) -> Found:
     for k in (0, len(slices) - 1):
         cause = torch.zeros(patient.batch.numel(), dtype=torch.bool)
         cause[slices[k]] = True
-        moved, _ = patient.heard(cause, ~cause & is_real(patient.batch))
+        moved, _ = patient.influence(cause, ~cause & is_real(patient.batch))
         if moved > LEAK:
             yield (
                 "target-leak",
@@ -458,7 +458,7 @@ def loss_mode(patient: Patient) -> Found:
     for places in longer:
         cause[places[0]] = True
         effect[places[1:]] = True
-    moved, rounding = patient.heard(cause, effect)
+    moved, rounding = patient.influence(cause, effect)
     if moved <= rounding:
         yield (
             "recurrent-mode-off",

@@ -12,7 +12,7 @@ from torchrl.objectives import SoftUpdate
 from recdqn.checkpoint import load_checkpoint
 from recdqn.config import UserError
 from recdqn.envs import make_env
-from recdqn.loss import RecurrentDQNLoss
+from recdqn.loss import make_loss
 from recdqn.policy import make_policy
 from recdqn.replay import make_collector, make_replay_buffer
 
@@ -71,8 +71,7 @@ def parts_of_run(path: str | Path) -> dict[str, Any]:
     for _ in collector:
         pass
     collector.shutdown(close_env=False)
-    settings = {k: v for k, v in run.cfg.to_dict()["loss"].items() if k != "tau"}
-    loss = RecurrentDQNLoss(policy[:-1], action_space=env.action_spec_unbatched, **settings)
+    loss = make_loss(cfg.loss, policy, env)
     SoftUpdate(loss, tau=cfg.loss.tau)
     return {"env": env, "policy": policy, "buffer": buffer, "loss": loss}
 

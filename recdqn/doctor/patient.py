@@ -59,6 +59,7 @@ class Patient:
 
     def __init__(self, **parts: Any) -> None:
         self.given = parts
+        self.trouble: str | None = None  # what the policy raised in the walk
 
     def has(self, names: str) -> bool:
         """Whether a part was given, or one of ``"this or that"``; a buffer gives a batch."""
@@ -165,7 +166,7 @@ class Patient:
         return [key for network in self._networks for key in network.in_keys if key not in other]
 
     @property
-    def worldly(self) -> list[NestedKey]:
+    def world_keys(self) -> list[NestedKey]:
         """The same in the batch; where no network tells, what is also under ``"next"``, apart from marks."""
         if self.observed:
             return [key for key in self.observed if self.batch.get(key, None) is not None]
@@ -211,8 +212,6 @@ class Patient:
                     break
         return moments
 
-    trouble: str | None = None  # what the policy raised in the walk
-
     def readable(self, rows: int) -> TensorDictBase:
         """Some steps that the policy can read, ``[rows]``, marked as the insides of episodes."""
         found = [moment.before for moment in self.walk] if self.has("env") else [self.batch]
@@ -256,14 +255,14 @@ class Patient:
             out = sum(value.sum() for key, value in out.items() if str(key).startswith("loss"))
         return float(out)
 
-    def heard(self, cause: Tensor, effect: Tensor) -> tuple[float, float]:
+    def influence(self, cause: Tensor, effect: Tensor) -> tuple[float, float]:
         """How far errors at ``effect`` move when the world at ``cause`` changes, and what rounding may do.
 
         Both are masks ``[N]``; the numbers are relative to the mean error. Where the loss is one number, it
         is a sum over steps only if changing the world at ``cause`` and the rewards at ``effect`` does what
         the two changes do one by one; the first number is then how far it is from that.
         """
-        changed = change(self.batch, cause, self.worldly)
+        changed = change(self.batch, cause, self.world_keys)
         if self.usual_errors is not None:
             if not self.usual_errors.any():
                 raise Skip("no step of the batch has an error")
