@@ -10,6 +10,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams, 
 from tensordict.nn import TensorDictModule, TensorDictSequential, dispatch
 from torch import Tensor
 from torchrl.envs.common import EnvBase
+from torchrl.modules import QValueModule
 from torchrl.modules.functional import signed_hyperbolic, signed_parabolic
 from torchrl.objectives import DQNLoss, ValueEstimators, distance_loss
 
@@ -146,6 +147,19 @@ class RecurrentDQNLoss(DQNLoss):
         keys = value_network.in_keys
         self._states = [key for key in keys if unravel_key(("next", key)) in value_network.out_keys]
         self._observed = [key for key in keys if key not in ("is_init", *self._states)]
+        self._split()
+
+    def _split(self) -> None:
+        """Find the modules before the memory, and the others up to the values."""
+        network = self.value_network
+        modules = list(network.module) if isinstance(network, TensorDictSequential) else [network]
+        memory = next(k for k, module in enumerate(modules) if "is_init" in module.in_keys)
+        if isinstance(modules[-1], QValueModule):
+            modules = modules[:-1]  # it chooses an action, and the values are all that is read here
+        self._before, self._after = tuple(modules[:memory]), tuple(modules[memory:])
+        made = [key for module in self._after for key in module.out_keys]
+        wanted = dict.fromkeys(key for module in self._after for key in module.in_keys)
+        self._remembered = [key for key in wanted if key not in (*made, *self._states, "is_init")]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
@@ -221,10 +235,6 @@ class RecurrentDQNLoss(DQNLoss):
 
     def _values_and_targets(self, batch: TensorDictBase, steps: Steps) -> tuple[Tensor, Tensor]:
         """Compute the chosen value and the target of every step that counts, ``[counted]`` each."""
-        warm = None
-        if steps.warm.any():
-            warm = self._inputs(batch)[steps.warm].reshape(-1, self.burn_in)  # [warm slices, burn_in]
-            _mark_starts(warm)
         row, column = steps.row[steps.counts], steps.column[steps.counts]
         start = torch.ones_like(row, dtype=torch.bool)
         start[1:] = row.diff() != 0
@@ -233,74 +243,102 @@ class RecurrentDQNLoss(DQNLoss):
         row = start.cumsum(0) - 1
         column = column - column[start][row]
 
-        inputs = self._inputs(batch)[steps.counts]
+        # The frames o_0 .. o_T of every slice: its steps, and behind them the last next-observation.
         last = batch["next"].select(*self._observed)[steps.counts][end]
-        sequence = self._rectangle(inputs, last, end, row, column)  # [slices, longest + 1]
-        value = self._values(self.value_network_params, sequence, warm, warmed)
+        seen = torch.cat([batch.select(*self._observed)[steps.counts], last])
+        place = torch.cat([row, row[end]]), torch.cat([column, column[end] + 1])
+        states = self._stored(batch, steps.counts.nonzero().squeeze(-1)[start])
+        warm = None
+        if steps.warm.any():
+            first = steps.warm & (steps.column == 0)
+            warm = batch.select(*self._observed)[steps.warm], self._stored(batch, first)
+        value = self._values(self.value_network_params, seen, place, states, warm, warmed)
         with torch.no_grad():
-            target_value = self._values(self.target_value_network_params, sequence, warm, warmed)
+            target_value = self._values(self.target_value_network_params, seen, place, states, warm, warmed)
             best = (value if self.double_dqn else target_value).argmax(-1, keepdim=True)
             bootstrap = target_value.gather(-1, best).squeeze(-1)  # [slices, longest + 1]
-            keys = self.tensor_keys
-            outcome = batch["next"].select(keys.reward, keys.terminated)[steps.counts]
-            target = self._target(outcome, end, bootstrap[row, column + 1])
+            reward, terminated = (
+                batch["next", key].reshape(-1)[steps.counts]
+                for key in (self.tensor_keys.reward, self.tensor_keys.terminated)
+            )
+            target = self._target(reward, terminated, end, bootstrap[row, column + 1])
 
         action = batch[self.tensor_keys.action][steps.counts]
         if self.action_space != "categorical":
             action = action.long().argmax(-1)
         return value[row, column].gather(-1, action.reshape(-1, 1)).squeeze(-1), target
 
-    def _inputs(self, batch: TensorDictBase) -> TensorDictBase:
-        """Select what the network reads, the recurrent states as ``state_source`` says."""
-        inputs = batch.select(*self._observed, "is_init")
-        if self.state_source == "stored":
-            return inputs.update(batch.select(*self._states))
-        return inputs.update(batch.select(*self._states, strict=False).apply(torch.zeros_like))
-
-    def _rectangle(
-        self, inputs: TensorDictBase, last: TensorDictBase, end: Tensor, row: Tensor, column: Tensor
-    ) -> TensorDictBase:
-        """Lay one slice in each row, its last next-observation behind it: ``[slices, longest + 1]``.
-
-        Rows are filled up with zeros. They come last, so no step that counts ever reads them, and a rectangle
-        without resets lets PyTorch run its plain LSTM, which is faster than one over packed sequences.
-        """
-        sequence = inputs[:1].new_zeros(len(last), int(column.max()) + 2)
-        sequence[row, column] = inputs
-        sequence[row[end], column[end] + 1] = inputs[end].update(last)
-        _mark_starts(sequence)
-        return sequence
+    def _stored(self, batch: TensorDictBase, first: Tensor) -> dict[NestedKey, Tensor]:
+        """Read the states that slices start from, as ``state_source`` says: ``[slices, layers, hidden]``."""
+        states = {}
+        for key in self._states:
+            if self.state_source == "stored":
+                states[key] = batch[key][first]
+            elif (state := batch.get(key, None)) is not None:
+                states[key] = torch.zeros_like(state[first])
+        return states
 
     def _values(
-        self, params: TensorDictParams, sequence: TensorDictBase, warm: TensorDictBase | None, warmed: Tensor
+        self,
+        params: TensorDictParams,
+        seen: TensorDictBase,
+        place: tuple[Tensor, Tensor],
+        states: dict[NestedKey, Tensor],
+        warm: tuple[TensorDictBase, dict[NestedKey, Tensor]] | None,
+        warmed: Tensor,
     ) -> Tensor:
-        """Read the sequence with one network, its state warmed by itself: ``[slices, longest + 1, actions]``.
+        """Read the frames ``seen`` with one network: ``[slices, longest + 1, actions]``.
 
-        ``warm`` holds the first steps of the slices that ``warmed`` ``[slices]`` marks.
+        ``place`` has the slice of each frame and its place there. ``warm`` has the frames, slice after slice,
+        and the first states of the slices that ``warmed`` ``[slices]`` marks; they warm the state without
+        gradient.
         """
-        sequence = sequence.copy()
         # Keeping the module's state would turn the target's tensors into parameters that want gradients.
         with params.to_module(self.value_network, preserve_module_state=False):
             if warm is not None:
+                frames, first = warm
+                step = torch.arange(len(frames), device=warmed.device)
                 with torch.no_grad():
-                    read = self.value_network(warm.copy())
+                    read = self._read(frames, (step // self.burn_in, step % self.burn_in), first)
+                states = dict(states)
                 for key in self._states:
                     state = read["next", key][:, -1]  # [warm slices, layers, hidden]
-                    start = sequence.get(key, None)
-                    if start is None:
-                        start = state.new_zeros(*sequence.shape, *state.shape[1:])
-                    start = start.clone()
-                    start[warmed, 0] = state
-                    sequence.set(key, start)
-            return self.value_network(sequence)[self.tensor_keys.action_value]
+                    if key not in states:
+                        states[key] = state.new_zeros(len(warmed), *state.shape[1:])
+                    states[key] = states[key].to(state.dtype, copy=True)
+                    states[key][warmed] = state
+            return self._read(seen, place, states)[self.tensor_keys.action_value]
 
-    def _target(self, outcome: TensorDictBase, end: Tensor, bootstrap: Tensor) -> Tensor:
+    def _read(
+        self, seen: TensorDictBase, place: tuple[Tensor, Tensor], states: dict[NestedKey, Tensor]
+    ) -> TensorDictBase:
+        """Call the network, one slice in each row: ``[slices, longest]``.
+
+        Rows are filled up with zeros. They come last, so no step that counts ever reads them, and a rectangle
+        without resets lets PyTorch run its plain LSTM, which is faster than one over packed sequences. What
+        comes before the memory reads every frame by itself, and never sees the filling.
+        """
+        for module in self._before:
+            seen = module(seen)
+        row, column = place
+        shape = int(row.max()) + 1, int(column.max()) + 1
+        sheet = TensorDict(batch_size=shape, device=seen.device)
+        for key in self._remembered:
+            value = seen[key]
+            sheet[key] = value.new_zeros(*shape, *value.shape[1:]).index_put((row, column), value)
+        for key, state in states.items():
+            sheet[key] = state.unsqueeze(1).expand(-1, shape[1], *state.shape[1:])
+        sheet["is_init"] = torch.zeros(*shape, 1, dtype=torch.bool, device=row.device)
+        sheet["is_init"][:, 0] = True
+        for module in self._after:
+            sheet = module(sheet)
+        return sheet
+
+    def _target(self, reward: Tensor, terminated: Tensor, end: Tensor, bootstrap: Tensor) -> Tensor:
         """Sum up to ``n_steps`` rewards inside the slice, then bootstrap: ``[counted]``.
 
-        ``bootstrap`` ``[counted]`` is the target network's value after each step.
+        All are ``[counted]``; ``bootstrap`` is the target network's value after each step.
         """
-        reward = outcome[self.tensor_keys.reward].reshape(-1)
-        terminated = outcome[self.tensor_keys.terminated].reshape(-1)
         if self.value_rescale:
             bootstrap = signed_parabolic(bootstrap)
         step = torch.arange(len(reward), device=reward.device)
@@ -325,9 +363,3 @@ def make_loss(cfg: LossConfig, policy: TensorDictSequential, env: EnvBase) -> Re
         burn_in=cfg.burn_in,
         value_rescale=cfg.value_rescale,
     )
-
-
-def _mark_starts(sequence: TensorDictBase) -> None:
-    """Let every row ``[rows, steps]`` start anew, and no other step."""
-    sequence["is_init"] = torch.zeros_like(sequence["is_init"])
-    sequence["is_init"][:, 0] = True
