@@ -54,13 +54,13 @@ class EnvConfig(_Checked):
         observation: ``"masked"`` (cart position and pole angle, no velocities) or ``"pixels"`` (pictures).
         num_envs: environments that step together; 1 gives an environment without a batch dimension.
         image_size: height and width of the picture, in pixels.
-        loc, scale: the network sees ``scale * observation + loc``; one entry each, or one for every entry of
-            the observation.
+        loc, scale: of masked observations: the network sees ``scale * observation + loc``; one entry each, or
+            one for every entry of the observation.
         reward_scale: factor on the reward. 0.01 makes the discounted sum of CartPole's rewards at most 1.
     """
 
     observation: Literal["masked", "pixels"] = "masked"
-    num_envs: int = _number(8, 1)
+    num_envs: int = _number(32, 1)
     image_size: int = _number(84, 36)
     loc: tuple[float, ...] = (0.0, 0.0)
     scale: tuple[float, ...] = (2.0, 20.0)
@@ -74,8 +74,10 @@ class PolicyConfig(_Checked):
     Attributes:
         cell: ``"lstm"`` or ``"gru"``.
         hidden_size: units of the recurrent layer.
-        features: units of the layer before the memory (masked observations; pictures are flattened instead).
+        features: units of the layer before the memory.
+        contrast: what black is to the network that sees pictures; white is 0.
         channels, kernels, strides: the convolutions for pictures, one entry per layer.
+        bfloat16: whether the convolutions run in bfloat16, where the processor has instructions for it.
         head: units of the hidden layer between the memory and the Q-values.
         initial_value: the last bias, so what every Q-value starts near. ``reward / (1 - gamma)`` is the value
             of an episode that never ends; starting there spares the network the climb.
@@ -86,9 +88,11 @@ class PolicyConfig(_Checked):
     cell: Literal["lstm", "gru"] = "lstm"
     hidden_size: int = _number(64, 1)
     features: int = _number(64, 1)
+    contrast: float = _number(4.0, 0.0)
     channels: tuple[int, ...] = _number((16, 32, 32), 1)
-    kernels: tuple[int, ...] = _number((8, 4, 3), 1)
-    strides: tuple[int, ...] = _number((4, 2, 1), 1)
+    kernels: tuple[int, ...] = _number((2, 4, 3), 1)
+    strides: tuple[int, ...] = _number((1, 2, 1), 1)
+    bfloat16: bool = True
     head: int = _number(64, 1)
     initial_value: float = 1.0
     eps_start: float = _number(1.0, 0.0, 1.0)
@@ -127,11 +131,14 @@ class ReplayConfig(_Checked):
         capacity: transitions kept on disk.
         slice_len: environment steps of one slice; at an episode's ends it is shorter.
         slices: slices in a batch.
+        shift: the most pixels by which the pictures of a slice are moved in a batch; see
+            :class:`recdqn.replay.PictureReplayBuffer`.
     """
 
     capacity: int = _number(60_000, 1)
     slice_len: int = _number(20, 1)
     slices: int = _number(32, 1)
+    shift: int = _number(3, 0)
 
 
 @dataclass(frozen=True)
@@ -239,9 +246,10 @@ class Config(_Checked):
 PRESETS: dict[str, Config] = {
     "masked-cartpole": Config(),
     "pixel-cartpole": Config(
-        # a white picture with a dark cart: 1 - pixels puts the background at 0
-        env=EnvConfig(observation="pixels", loc=(1.0,), scale=(-1.0,)),
-        train=TrainConfig(eval_every=50, eval_episodes=10),  # drawing pictures makes episodes slow
+        env=EnvConfig(observation="pixels", num_envs=16),
+        policy=PolicyConfig(features=128),
+        # drawing pictures makes episodes slow, so there are fewer of them
+        train=TrainConfig(learning_rate=1e-3, eval_every=50, eval_episodes=10),
     ),
 }
 

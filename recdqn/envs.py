@@ -19,7 +19,6 @@ from torchrl.envs import (
     ObservationNorm,
     RewardScaling,
     StepCounter,
-    ToTensorImage,
     TransformedEnv,
     UnaryTransform,
 )
@@ -40,16 +39,14 @@ def hide_velocities(observation: Tensor) -> Tensor:
 def make_env(cfg: EnvConfig) -> TransformedEnv:
     """Build CartPole with its transforms; the statistics are set, the specs are those of the transformed env.
 
-    The observation is ``"observation"`` of shape ``[..., 2]`` when masked and ``"pixels"`` of shape
-    ``[..., 1, size, size]`` otherwise, float32. ``"is_init"`` and ``"step_count"`` are ``[..., 1]``. The
-    batch size is ``[num_envs]``, or empty for one environment. An episode ends when the pole falls or the
-    cart leaves the track (``"terminated"``), or after 500 steps (``"truncated"``). Every reward is
+    The observation is ``"observation"`` ``[..., 2]``, float32, when masked, and ``"pixels"``
+    ``[..., 1, size, size]``, uint8, otherwise. ``"is_init"`` and ``"step_count"`` are ``[..., 1]``. The batch
+    size is ``[num_envs]``, or empty for one environment. An episode ends when the pole falls or the cart
+    leaves the track (``"terminated"``), or after 500 steps (``"truncated"``). Every reward is
     ``reward_scale``.
 
     Raises:
         ConfigError: ``loc`` or ``scale`` has neither one entry nor one for every entry of the observation.
-            The defaults of ``EnvConfig`` are for masked observations; the preset ``"pixel-cartpole"`` has the
-            values for pictures.
 
     Example:
         >>> env = make_env(EnvConfig(num_envs=1))
@@ -57,26 +54,25 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
         torch.Size([3, 2])
     """
     _check_norm(cfg)
+    see = []
     if cfg.observation == "pixels":
         prepare_display()
-        key = "pixels"
-        see = [ToTensorImage(in_keys=[key])]
     else:
         key = "observation"
-        see = [UnaryTransform(in_keys=[key], out_keys=[key], fn=hide_velocities)]
-    # As tensors: ObservationNorm would raise a negative number to 1e-6.
-    loc, scale = torch.tensor(cfg.loc), torch.tensor(cfg.scale)
-    normalise = ObservationNorm(loc, scale, in_keys=[key])
+        loc, scale = torch.tensor(cfg.loc), torch.tensor(cfg.scale)
+        see = [
+            UnaryTransform(in_keys=[key], out_keys=[key], fn=hide_velocities),
+            ObservationNorm(loc, scale, in_keys=[key]),
+        ]
     return TransformedEnv(
-        _base_env(cfg),
-        Compose(*see, normalise, RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker()),
+        _base_env(cfg), Compose(*see, RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker())
     )
 
 
 class Pictures(gym.Wrapper):
     """Show a pygame environment as small grey pictures (chapter 1).
 
-    The observation is ``{"pixels": [size, size, 1]}``, uint8. Gymnasium's environments draw on a surface of
+    The observation is ``{"pixels": [1, size, size]}``, uint8. Gymnasium's environments draw on a surface of
     pygame, turn it upside down, copy it onto a second one, and hand out a copy of all its pixels. Here the
     surface is shrunk as soon as it is drawn, with the filter of TorchRL's ``Resize`` on bytes, so that
     everything behind it handles a fraction of the data.
@@ -92,13 +88,13 @@ class Pictures(gym.Wrapper):
     Example:
         >>> env = Pictures(gym.make("MountainCar-v0", render_mode="rgb_array"), size=84)
         >>> env.reset()[0]["pixels"].shape
-        (84, 84, 1)
+        (1, 84, 84)
     """
 
     def __init__(self, env: gym.Env, size: int) -> None:
         super().__init__(env)
         self.size = size
-        box = gym.spaces.Box(0, 255, (size, size, 1), np.uint8)
+        box = gym.spaces.Box(0, 255, (1, size, size), np.uint8)
         self.observation_space = gym.spaces.Dict(pixels=box)
         self._frame: tuple[int, int] | None = None  # width and height; known once the picture was checked
 
@@ -134,7 +130,7 @@ class Pictures(gym.Wrapper):
             frame = self.env.render()  # [size, size, 3]
         finally:
             pygame.transform.flip, pygame.surfarray.pixels3d = flip, pixels3d
-        return {"pixels": (frame @ GREY + 0.5).astype(np.uint8)[..., None]}
+        return {"pixels": (frame @ GREY + 0.5).astype(np.uint8)[None]}
 
     def _shrink(self, surface: pygame.Surface) -> np.ndarray:
         """Shrink the surface's own 32-bit pixels to ``[size, size, 3]``, width first as pygame has it."""
@@ -153,7 +149,7 @@ class Pictures(gym.Wrapper):
         frame = self.env.render()
         self._frame = frame.shape[1::-1]
         slow = self._resize(torch.from_numpy(frame @ GREY)[None])[0]
-        fast = torch.from_numpy(self.look()["pixels"][..., 0])
+        fast = torch.from_numpy(self.look()["pixels"][0])
         if fast.shape != slow.shape or (fast - slow).abs().mean() > MOST_OFF:
             raise UserError(
                 f"{self.env.unwrapped} draws in a way that Pictures cannot follow: "
@@ -162,14 +158,9 @@ class Pictures(gym.Wrapper):
 
 
 def _check_norm(cfg: EnvConfig) -> None:
-    entries = 1 if cfg.observation == "pixels" else len(VISIBLE)
     for name, values in (("loc", cfg.loc), ("scale", cfg.scale)):
-        if len(values) not in (1, entries):
-            expected = "1 number" if entries == 1 else f"1 or {entries} numbers"
-            raise ConfigError(
-                f"{name}={values}: expected {expected} for observation={cfg.observation!r}; "
-                "Config.preset has values for each kind"
-            )
+        if len(values) not in (1, len(VISIBLE)):
+            raise ConfigError(f"{name}={values}: expected 1 or {len(VISIBLE)} numbers")
 
 
 def _base_env(cfg: EnvConfig) -> EnvBase:

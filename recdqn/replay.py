@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict import NestedKey
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.data import LazyMemmapStorage, SliceSampler, Storage, TensorDictReplayBuffer
-from torchrl.envs import TransformedEnv
+from torchrl.envs import ExcludeTransform, TransformedEnv
 
 from recdqn.config import Config
 
 # The collector numbers episodes; slices never cross from one into another.
 TRAJECTORY = ("collector", "traj_ids")
+DONE = ("next", "done")
+# What collection makes and nobody reads again.
+UNUSED = ("embed", "memory", "chosen_action_value", "done", "terminated", "truncated", ("next", "step_count"))
 
 
 class StepUniformSliceSampler(SliceSampler):
@@ -34,40 +38,108 @@ class StepUniformSliceSampler(SliceSampler):
     """
 
     def __init__(self, *, slice_len: int, traj_key: NestedKey) -> None:
-        super().__init__(slice_len=slice_len, traj_key=traj_key, strict_length=False)
+        super().__init__(slice_len=slice_len, traj_key=traj_key, strict_length=False, cache_values=True)
 
-    def _sample_slices(
-        self,
-        lengths: Tensor,
-        start_idx: Tensor,
-        stop_idx: Tensor,
-        seq_length: int,
-        num_slices: int,
-        storage_length: int,
-        traj_idx: Tensor | None = None,
-        *,
-        storage: Storage,
-    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-        longest = lengths.clamp_max(seq_length)  # slice of each episode
+    def sample(self, storage: Storage, batch_size: int) -> tuple[tuple[Tensor, ...], dict]:
+        """Draw ``batch_size // slice_len`` slices: where their steps lie, and which start or end one."""
+        if "episodes" not in self._cache:  # the parent empties its cache when something is written
+            start, _, lengths = self._get_stop_and_length(storage)  # [episodes, dimensions] and [episodes]
+            self._cache["episodes"] = start, lengths, storage[:]
+        start, lengths, stored = self._cache["episodes"]
+        longest = lengths.clamp_max(self.slice_len)  # slice of each episode
         places = lengths + longest - 1
-        episode = torch.multinomial(places / longest, num_slices, replacement=True, generator=self._rng)
-        place = (torch.rand(num_slices, generator=self._rng) * places[episode]).long()
-        first = place - longest[episode] + 1
+        slices = batch_size // self.slice_len
+        episode = torch.multinomial(places / longest, slices, replacement=True, generator=self._rng)
+        place = (torch.rand(slices, generator=self._rng) * places[episode]).long()
+        first = place - longest[episode] + 1  # may lie before the episode
         stop = torch.minimum(first + longest[episode], lengths[episode])
         first = first.clamp_min(0)
-        start_idx = start_idx[episode]
-        start_idx[:, 0] += first
-        # The parent turns whole episodes of these lengths into indices.
-        return self._get_index(
-            lengths=stop - first,
-            start_idx=start_idx,
-            stop_idx=stop_idx,
-            seq_length=stop - first,
-            num_slices=num_slices,
-            storage_length=storage_length,
-            traj_idx=torch.arange(num_slices),
-            storage=storage,
-        )
+
+        length = stop - first
+        behind = length.cumsum(0)  # each slice, in the batch
+        row = torch.repeat_interleave(length)  # slice of each step
+        index = start[episode[row]]  # [steps, dimensions]
+        index[:, 0] += first[row] + torch.arange(len(row)) - (behind - length)[row]
+        index[:, 0] %= storage.shape[0]
+        index = index.unbind(-1)
+        return index, self._marks(stored, index, behind - length, behind - 1)
+
+    def _marks(
+        self, stored: TensorDictBase, index: tuple[Tensor, ...], first: Tensor, last: Tensor
+    ) -> dict[NestedKey, Tensor]:
+        """Mark the first step of every slice as a start, and the last one as truncated, as the parent."""
+        marks = {key: torch.zeros(len(index[0]), 1, dtype=torch.bool) for key in (self.truncated_key, DONE)}
+        for mark in marks.values():
+            mark[last] = True
+        marks[DONE] |= stored[DONE][index]
+        if (start := stored.get(self.init_key, None)) is not None:
+            marks[self.init_key] = start[index]
+            marks[self.init_key][first] = True
+        return marks
+
+
+class PictureReplayBuffer(TensorDictReplayBuffer):
+    """Stores every picture once (chapter 5).
+
+    The picture after a step is the picture of the step behind it, so ``("next", "pixels")`` is not stored,
+    and batches get it back from there. The last picture of an episode has no step of its own; it is kept
+    aside, and so is the newest one of an episode that goes on.
+
+    In a batch, all pictures of a slice are moved by the same few pixels, drawn anew for each slice; what
+    leaves on one side comes in on the other. So the network cannot learn single pictures by heart, as in
+    :cite:t:`kostrikov2021image`.
+
+    Args:
+        shift: the most pixels by which a slice is moved, up or down and to either side; 0 moves nothing.
+        kwargs: those of ``TensorDictReplayBuffer``. The sampler must return slices and mark their last steps
+            as done, as :class:`StepUniformSliceSampler` does.
+    """
+
+    def __init__(self, *, shift: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shift = shift
+        self._last: dict[int, Tensor] = {}  # the picture after the newest step of each episode, by its number
+        self._many = 1_000  # pictures kept aside, before those of overwritten episodes are looked for
+
+    def extend(self, tensordict: TensorDictBase, **kwargs: Any) -> Tensor:
+        """Store steps ``[T]`` or ``[num_envs, T]``."""
+        episode, picture = tensordict[TRAJECTORY], tensordict["next", "pixels"]
+        last = torch.ones_like(episode, dtype=torch.bool)
+        last[..., :-1] = episode[..., 1:] != episode[..., :-1]
+        self._last.update(zip(episode[last].tolist(), picture[last], strict=True))
+        index = super().extend(tensordict.exclude(("next", "pixels")), **kwargs)
+        self._newest = int(index.reshape(len(index), -1)[-1, 0])
+        if len(self._last) > self._many:
+            stored = set(self.storage[:][TRAJECTORY].unique().tolist())
+            self._last = {number: kept for number, kept in self._last.items() if number in stored}
+            self._many = 2 * len(self._last) + 1_000
+        return index
+
+    def sample(self, *args: Any, **kwargs: Any) -> TensorDictBase:
+        """Draw a batch of slices, as the sampler does."""
+        batch = super().sample(*args, **kwargs)
+        episode, stored, place = batch[TRAJECTORY], self.storage[:], batch["index"].unbind(-1)
+        behind = (place[0] + 1) % len(stored), *place[1:]
+        picture = torch.empty_like(batch["pixels"])
+        picture[:-1] = batch["pixels"][1:]
+        end = batch[DONE].squeeze(-1)
+        picture[end] = stored["pixels"][tuple(part[end] for part in behind)]
+        lost = end & ((stored[TRAJECTORY][behind] != episode) | (place[0] == self._newest))
+        for step in lost.nonzero().flatten().tolist():
+            picture[step] = self._last[int(episode[step])]
+        if self.shift:
+            last = end.nonzero().flatten()
+            length = last.diff(prepend=last.new_tensor([-1])).tolist()  # of each slice
+            moves = torch.randint(-self.shift, self.shift + 1, (len(length), 2)).tolist()
+            batch["pixels"] = _move(batch["pixels"], length, moves)
+            picture = _move(picture, length, moves)
+        return batch.set(("next", "pixels"), picture)
+
+
+def _move(pictures: Tensor, length: list[int], moves: list[list[int]]) -> Tensor:
+    """Move the pictures of each slice down and to the right."""
+    slices = pictures.split(length)
+    return torch.cat([part.roll(move, (-2, -1)) for part, move in zip(slices, moves, strict=True)])
 
 
 def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> TensorDictReplayBuffer:
@@ -82,7 +154,11 @@ def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> Te
     """
     ndim = 1 if cfg.env.num_envs == 1 else 2  # the collector hands over [T] or [num_envs, T]
     slices = cfg.replay.slices
-    return TensorDictReplayBuffer(
+    kind = TensorDictReplayBuffer
+    if cfg.env.observation == "pixels":
+        kind = partial(PictureReplayBuffer, shift=cfg.replay.shift)
+    return kind(
+        transform=ExcludeTransform(*UNUSED, inverse=True),
         storage=LazyMemmapStorage(cfg.replay.capacity, ndim=ndim, scratch_dir=scratch_dir),
         sampler=StepUniformSliceSampler(slice_len=cfg.replay.slice_len, traj_key=TRAJECTORY),
         batch_size=slices * cfg.replay.slice_len,

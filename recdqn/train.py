@@ -86,7 +86,7 @@ def train(
         loss_fn = make_loss(cfg.loss, policy, env)
         target = SoftUpdate(loss_fn, tau=cfg.loss.tau)
         average = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.average))
-        optim = torch.optim.Adam(loss_fn.parameters(), lr=cfg.train.learning_rate)
+        optim = torch.optim.Adam(loss_fn.parameters(), lr=cfg.train.learning_rate, fused=True)
         buffer = make_replay_buffer(cfg, scratch)
         collector = make_collector(cfg, env, policy, buffer)
         stack.callback(collector.shutdown)

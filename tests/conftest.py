@@ -15,6 +15,7 @@ def one_thread():
 def tiny() -> Config:
     """Masked CartPole, cut down to a few updates."""
     return Config.preset("masked-cartpole").replace(
+        env={"num_envs": 8},
         train={"total_frames": 512, "warmup_frames": 256, "updates": 2, "eval_every": 3, "eval_episodes": 3},
         policy={"hidden_size": 8, "features": 8, "head": 8},
         replay={"slices": 4, "slice_len": 10},

@@ -9,6 +9,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import EGreedyModule, GRUModule, LSTMModule
 
 from recdqn import Config, make_env, make_policy
+from recdqn.config import UserError
+from recdqn.policy import has_bfloat16
 
 STATES = {"lstm": ["recurrent_state_h", "recurrent_state_c"], "gru": ["recurrent_state"]}
 OBSERVATIONS = ("masked", "pixels")
@@ -22,7 +24,7 @@ def build(observation="masked", num_envs=3, **policy):
     torch.manual_seed(0)
     cfg = Config.preset("pixel-cartpole" if observation == "pixels" else "masked-cartpole")
     sizes = {"hidden_size": 12, "features": 10, "head": 7}
-    convolutions = {"channels": (16, 32, 32), "kernels": (8, 4, 3), "strides": (4, 2, 1)}
+    convolutions = {"channels": (16, 32, 32), "kernels": (2, 4, 3), "strides": (1, 2, 1)}
     cfg = cfg.replace(env={"num_envs": num_envs}, policy={**sizes, **convolutions, **policy})
     env = make_env(cfg.env)
     env.set_seed(0)
@@ -165,9 +167,7 @@ def test_keys_and_shapes(make, observation, num_envs):
     key = "pixels" if observation == "pixels" else "observation"
     assert policy.in_keys == [key, "recurrent_state_h", "recurrent_state_c", "is_init"]
     out = policy(env.reset())
-    # 84 -> (84 - 8) / 4 + 1 = 20 -> (20 - 4) / 2 + 1 = 9 -> 9 - 3 + 1 = 7: 32 maps of 7 x 7
-    width = 32 * 7 * 7 if observation == "pixels" else 10
-    shapes = {"embed": width, "memory": 12, "action_value": 2, "action": 2, "chosen_action_value": 1}
+    shapes = {"embed": 10, "memory": 12, "action_value": 2, "action": 2, "chosen_action_value": 1}
     for name, size in shapes.items():
         assert out[name].shape == (*batch(num_envs), size), name
     assert env.action_spec.is_in(out["action"])
@@ -176,11 +176,44 @@ def test_keys_and_shapes(make, observation, num_envs):
 @torch.no_grad()
 def test_flattened_features_tell_places_apart(make):
     _, policy = make("pixels", 1)
-    pictures = torch.zeros(3, 1, 84, 84)
-    pictures[0, :, 30:60, 10:13] = 1.0
-    pictures[1, :, 30:60, 60:63] = 1.0
+    pictures = torch.full((3, 1, 84, 84), 255, dtype=torch.uint8)
+    pictures[0, :, 30:60, 10:13] = 0
+    pictures[1, :, 30:60, 60:63] = 0
     left, right, empty = policy[0].module(pictures)
     assert (left - right).norm() > 0.5 * (left - empty).norm()
+
+
+@torch.no_grad()
+def test_folded_convolutions_are_the_strided_ones(make):
+    """Squares as channels and a 2x2 kernel of stride 1 compute what an 8x8 kernel of stride 4 computes."""
+    eyes = make("pixels", 1, bfloat16=False)[1][0].module
+    pictures = torch.randint(256, (5, 3, 1, 84, 84), dtype=torch.uint8)
+    first, _, second, _, third = list(eyes.convolutions)[:5]
+    x = (255 - pictures.float().flatten(0, 1)) * (4 / 255)
+    kernel = first.weight.reshape(16, 4, 4, 2, 2)  # [output, y in square, x in square, y, x of square]
+    x = nn.functional.conv2d(x, kernel.permute(0, 3, 1, 4, 2).reshape(16, 1, 8, 8), first.bias, stride=4)
+    x = third(second(x.relu()).relu()).relu()
+    assert x.shape[1:] == (32, 7, 7)
+    x = nn.functional.layer_norm(eyes.features(x.flatten(1)), (10,)).relu()
+    torch.testing.assert_close(eyes(pictures), x.unflatten(0, (5, 3)), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor computes in float32 only")
+def test_bfloat16_stays_close_to_float32(make):
+    env, policy = make("pixels", 3, bfloat16=False)
+    pictures = env.rollout(20, break_when_any_done=False)["pixels"]
+    exact, fast = policy[0].module, make("pixels", 3, bfloat16=True)[1][0].module
+    fast.load_state_dict(exact.state_dict())
+    exact, fast = exact(pictures), fast(pictures)
+    assert fast.dtype == torch.float32 and not torch.equal(fast, exact)
+    assert (fast - exact).abs().max() < 0.05 * exact.std()
+
+
+def test_pictures_that_cannot_be_folded_are_refused():
+    cfg = Config.preset("pixel-cartpole").replace(env={"image_size": 50})
+    with pytest.raises(UserError, match="^a picture of 50x50 pixels: expected multiples of 4"):
+        make_policy(cfg.policy, make_env(cfg.env))
 
 
 @each_cell
@@ -190,10 +223,11 @@ def test_nothing_lazy_is_left(make, cell, observation):
     assert not any(isinstance(p, nn.parameter.UninitializedParameter) for p in policy.parameters())
     assert not any("Lazy" in type(m).__name__ for m in policy.modules())
     gates = {"lstm": 4, "gru": 3}[cell]
-    width = 1568 if observation == "pixels" else 10
+    # 84 -> 21 squares -> 20 -> (20 - 4) / 2 + 1 = 9 -> 9 - 3 + 1 = 7: 32 maps of 7 x 7
     convolutions = (16 * 64 + 16) + (32 * 16 * 16 + 32) + (32 * 32 * 9 + 32)
-    features = convolutions if observation == "pixels" else 10 * 2 + 10
-    memory = gates * 12 * (width + 12 + 2)  # input and hidden weights, two biases
+    eyes = convolutions + 10 * (32 * 7 * 7) + 10 + 2 * 10
+    features = eyes if observation == "pixels" else 10 * 2 + 10
+    memory = gates * 12 * (10 + 12 + 2)  # input and hidden weights, two biases
     head = (12 * 7 + 7) + (7 * 2 + 2)
     assert sum(p.numel() for p in policy.parameters()) == features + memory + head
 

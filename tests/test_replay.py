@@ -108,3 +108,91 @@ def test_torchrl_draws_short_episodes_more_and_ends_less():
         assert (
             3.5 < long[20:-20].mean() / end < 7
         )  # a slice of 5 covers the end from 1 place, the middle from 5
+
+
+# --- pictures stored once -------------------------------------------------------------------------------
+
+
+def counting(cfg, tmp_path, shift, envs=2, episode=(7, 11)):
+    """A buffer of pictures that say which env and which step of it they show, and its filler.
+
+    The episodes of each env have the same length; an episode's last picture, the observation after its last
+    step, is shown by no step.
+    """
+    cfg = cfg.replace(
+        env={"observation": "pixels", "num_envs": envs, "image_size": 36}, replay={"shift": shift}
+    )
+    buffer = make_replay_buffer(cfg, tmp_path)
+    clock = torch.zeros(envs, dtype=torch.long)  # pictures shown by each env
+    step, number = torch.zeros(envs, dtype=torch.long), torch.arange(envs)
+    length = torch.tensor(episode)
+
+    def picture():
+        shown = torch.zeros(envs, 1, 36, 36, dtype=torch.uint8)
+        shown[:, 0, 10] = torch.arange(1, envs + 1)[:, None].to(torch.uint8)
+        shown[:, 0, 20] = clock[:, None].to(torch.uint8)
+        shown[:, 0, 20, 20] += 1  # a mark to find the columns by
+        return shown
+
+    def extend(steps):
+        nonlocal step, number, clock
+        rows = []
+        for _ in range(steps):
+            now = {"pixels": picture(), "is_init": (step == 0)[:, None], ("collector", "traj_ids"): number}
+            clock, step = clock + 1, step + 1
+            done = step == length
+            now |= {("next", "pixels"): picture(), ("next", "done"): done[:, None]}
+            now |= {("next", "truncated"): done[:, None], ("next", "terminated"): torch.zeros(envs, 1) > 0}
+            clock, step = clock + done, torch.where(done, 0, step)
+            number = torch.where(done, number + envs, number)
+            rows.append(TensorDict(now, [envs]))
+        buffer.extend(torch.stack(rows, 1))
+
+    return buffer, extend
+
+
+def test_the_next_picture_comes_back(tiny, tmp_path):
+    """While the buffer fills, after it has gone round, at the ends of episodes and at the newest step."""
+    tiny = tiny.replace(replay={"capacity": 60, "slices": 8, "slice_len": 5})
+    buffer, extend = counting(tiny, tmp_path, shift=0)
+    ends = 0
+    for _ in range(25):
+        extend(4)
+        assert ("next", "pixels") not in buffer.storage[:].keys(True)
+        for _ in range(4):
+            batch = buffer.sample()
+            now, after = batch["pixels"][:, 0], batch["next", "pixels"][:, 0]
+            assert torch.equal(after[:, 10], now[:, 10])  # the env
+            assert torch.equal(after[:, 20], now[:, 20] + 1)  # the step
+            ends += int(batch["next", "done"].sum())
+    assert len(buffer) == 60 and ends > 200
+
+
+def test_a_slice_is_moved_as_a_whole(tiny, tmp_path):
+    buffer, extend = counting(
+        tiny.replace(replay={"capacity": 60, "slices": 50, "slice_len": 5}), tmp_path, 3
+    )
+    extend(30)
+    torch.manual_seed(0)
+    batch = buffer.sample()
+    seen, moves = torch.cat([batch["pixels"], batch["next", "pixels"]], 1), set()
+    for part in seen.split(batch["is_init"].flatten().nonzero().flatten().diff(
+            append=torch.tensor([len(batch)])).tolist()):  # fmt: skip
+        rows = part[:, :, :, 0].nonzero()[:, 2].unique()  # the env's row, and the clock's
+        assert rows.diff().tolist() == [10]
+        clock = part[:, :, int(rows[1])]
+        columns = (clock != clock[..., :1]).nonzero()[:, 2].unique()
+        assert len(columns) == 1
+        moves.add((int(rows[0]) - 10, int(columns[0]) - 20))
+        assert torch.equal(clock[:, 1, 0], clock[:, 0, 0] + 1)
+    assert {down for down, _ in moves} == {across for _, across in moves} == set(range(-3, 4))
+
+
+def test_pictures_of_overwritten_episodes_are_forgotten(tiny, tmp_path):
+    buffer, extend = counting(
+        tiny.replace(replay={"capacity": 60, "slices": 8, "slice_len": 5}), tmp_path, shift=0, episode=(1, 1)
+    )
+    for _ in range(300):
+        extend(4)
+    assert len(buffer._last) <= 2 * 60 + 1_000 + 8
+    assert torch.equal(buffer.sample()["next", "pixels"][:, 0, 20, 0] % 2, torch.ones(8))
