@@ -32,6 +32,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "buffer-size": buffer.size_row,
     "memory": buffer.memory_row,
     "masked-solve": masked.solve_row,
+    "pixel-solve": pictures.solve,
 }
 
 

@@ -53,7 +53,7 @@ def test_the_table():
 def test_the_picture_is_the_classic_one():
     cfg = Config.preset("pixel-cartpole").replace(env={"num_envs": 1}).env
     ours, other = pictures.same_states(make_env(cfg), 60)
-    ours = pictures.levels(ours, cfg)
+    ours = ours.float()
     assert ours.shape == other.shape == (60, 1, 84, 84)
     assert other.max() > 254 and other.min() < 60  # white, with a black cart
     assert (ours - other).abs().mean() <= 3
@@ -63,16 +63,19 @@ def test_the_picture_is_the_classic_one():
 
 
 def test_bytes_of_a_stored_picture_transition():
-    """Counted by hand: 4 bytes a float32, 8 an int64, 1 a bool."""
-    picture, hidden = 84 * 84 * 4, 64 * 4
+    """Counted by hand: 4 bytes a float32, 8 an int64, 1 a bool; a picture of bytes, stored once."""
+    picture, hidden = 84 * 84, 64 * 4
+    states = {"recurrent_state_h": hidden, "recurrent_state_c": hidden}
+    ours = {"pixels": picture, "step_count": 8, "is_init": 1, "action": 2 * 8, "action_value": 2 * 4} | states
     flags = dict.fromkeys(["done", "terminated", "truncated", "is_init"], 1)
-    step = {"pixels": picture, "step_count": 8, "recurrent_state_h": hidden, "recurrent_state_c": hidden}
-    step |= flags
-    values = {"action": 2 * 8, "action_value": 2 * 4, "chosen_action_value": 4}
-    ours = step | {f"next.{name}": size for name, size in step.items()} | values
-    ours |= {"next.reward": 4, "collector.traj_ids": 8, "index": 8, "embed": 32 * 7 * 7 * 4, "memory": hidden}
-    assert pictures.our_entries() == ours
-    assert sum(ours.values()) == 64_072
+    ours |= {f"next.{name}": size for name, size in {**flags, **states, "reward": 4}.items()}
+    ours |= {"collector.traj_ids": 8, "index": 8}
+    stored = pictures.our_entries()
+    aside = stored.pop("pictures kept aside")
+    assert stored == ours
+    assert sum(ours.values()) == 8_137
+    kept = aside * 1_024 / picture  # one picture for each episode of 1,024 steps of random play
+    assert kept == int(kept) and 30 < kept < 80
 
 
 def test_bytes_of_a_classic_transition():
@@ -88,12 +91,12 @@ def test_bytes_of_a_classic_transition():
 
 
 def test_every_frame_of_a_batch_passes_each_network_once():
-    """Ours reads o_0 .. o_T of each slice, filled up to the longest; the classic loss o_t and its next."""
+    """Ours reads o_0 .. o_T of each slice and no filling; the classic loss o_t and its next."""
     cfg = Config.preset("pixel-cartpole").replace(replay={"slices": 4, "slice_len": 5})
     loss, (batch,) = pictures.our_learner(cfg, frames=64, batches=1)
     convolutions = loss.value_network.module[0].module
-    longest = loss.steps(batch).column.max() + 1
-    assert pictures.encoded_frames(convolutions, lambda: loss(batch)) == 2 * 4 * (longest + 1) <= 48
+    assert 4 < batch.numel() < 20
+    assert pictures.encoded_frames(convolutions, lambda: loss(batch)) == 2 * (batch.numel() + 4)
 
     loss, batch = pictures.classic_learner(rows=1)
     convolutions = loss.value_network.module[0].module
