@@ -38,13 +38,14 @@ class Eyes(nn.Module):
             kernel_sizes=list(cfg.kernels),
             strides=list(cfg.strides),
             activation_class=nn.ReLU,
+            activation_kwargs={"inplace": True},
         )
         self.features = nn.LazyLinear(cfg.features)
         self.normalise = nn.LayerNorm(cfg.features)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Look at pictures of any batch size."""
-        ink = fold(pixels.reshape(-1, *pixels.shape[-2:])).to(self.dtype) * (self.contrast / 255)
+        ink = fold(pixels.reshape(-1, *pixels.shape[-2:])).to(self.dtype).mul_(self.contrast / 255)
         with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype != torch.float32):
             seen = self.features(self.convolutions(ink))
         return self.normalise(seen.float()).relu().reshape(*pixels.shape[:-3], -1)

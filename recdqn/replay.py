@@ -118,26 +118,25 @@ class PictureReplayBuffer(TensorDictReplayBuffer):
     def sample(self, *args: Any, **kwargs: Any) -> TensorDictBase:
         """Draw a batch of slices, as the sampler does."""
         batch = super().sample(*args, **kwargs)
-        episode, stored, place = batch[TRAJECTORY], self.storage[:], batch["index"].unbind(-1)
+        end = batch[DONE].squeeze(-1).nonzero().flatten()  # of each slice, in the batch
+        episode, place, stored = batch[TRAJECTORY][end], batch["index"][end].unbind(-1), self.storage[:]
         behind = (place[0] + 1) % len(stored), *place[1:]
-        picture = torch.empty_like(batch["pixels"])
-        picture[:-1] = batch["pixels"][1:]
-        end = batch[DONE].squeeze(-1)
-        picture[end] = stored["pixels"][tuple(part[end] for part in behind)]
-        lost = end & ((stored[TRAJECTORY][behind] != episode) | (place[0] == self._newest))
-        for step in lost.nonzero().flatten().tolist():
-            picture[step] = self._last[int(episode[step])]
+        last = stored["pixels"][behind]  # the picture after each slice
+        for k in ((stored[TRAJECTORY][behind] != episode) | (place[0] == self._newest)).nonzero().flatten():
+            last[k] = self._last[int(episode[k])]
+        picture = batch["pixels"]
         if self.shift:
-            last = end.nonzero().flatten()
-            length = last.diff(prepend=last.new_tensor([-1])).tolist()  # of each slice
-            moves = torch.randint(-self.shift, self.shift + 1, (len(length), 2)).tolist()
-            batch["pixels"] = _move(batch["pixels"], length, moves)
-            picture = _move(picture, length, moves)
-        return batch.set(("next", "pixels"), picture)
+            moves = torch.randint(-self.shift, self.shift + 1, (len(end), 2)).tolist()
+            picture = _move(picture, end.diff(prepend=end.new_tensor([-1])).tolist(), moves)
+            last = _move(last, [1] * len(end), moves)
+        after = torch.empty_like(picture)
+        after[:-1] = picture[1:]
+        after[end] = last
+        return batch.update({"pixels": picture, "next": {"pixels": after}})
 
 
 def _move(pictures: Tensor, length: list[int], moves: list[list[int]]) -> Tensor:
-    """Move the pictures of each slice down and to the right."""
+    """Move pictures down and to the right: so many in a row by the first move, so many by the second."""
     slices = pictures.split(length)
     return torch.cat([part.roll(move, (-2, -1)) for part, move in zip(slices, moves, strict=True)])
 
