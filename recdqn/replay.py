@@ -38,14 +38,67 @@ class StepUniformSliceSampler(SliceSampler):
     """
 
     def __init__(self, *, slice_len: int, traj_key: NestedKey) -> None:
-        super().__init__(slice_len=slice_len, traj_key=traj_key, strict_length=False, cache_values=True)
+        super().__init__(slice_len=slice_len, traj_key=traj_key, strict_length=False)
+        self._empty()
+
+    def _empty(self) -> None:
+        """Forget what is known of the storage; the next sample looks at all of it."""
+        super()._empty()
+        self._begins: Tensor | None = None  # [environments, rows]: whether a stored step begins an episode
+        self._written: list[Tensor] = []  # rows, since the last sample
+        self._known: tuple[Tensor, Tensor, TensorDictBase] | None = None  # what _episodes returned last
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load nothing: this sampler has no state but what it sees in the storage."""
+        super().load_state_dict(state_dict)
+        self._empty()
+
+    def loads(self, path: Path) -> None:
+        """Load nothing, as above."""
+        super().loads(path)
+        self._empty()
+
+    def extend(self, index: Tensor) -> None:
+        """Note what the buffer has written: ``[steps]`` or ``[steps, dimensions]``."""
+        super().extend(index)
+        self._written.append(index.reshape(len(index), -1)[:, 0])
+
+    def add(self, index: Tensor | int) -> None:
+        """Note what the buffer has written: one row."""
+        super().add(index)
+        self._written.append(torch.as_tensor(index).reshape(-1)[:1])
+
+    def _episodes(self, storage: Storage) -> tuple[Tensor, Tensor, TensorDictBase]:
+        """Find the first step ``[episodes, dimensions]`` and the length ``[episodes]`` of every episode.
+
+        Only rows written since the last call are looked at, so this costs no more in a large buffer. Also
+        returns a view of the storage.
+        """
+        if self._known is not None and not self._written:
+            return self._known
+        stored = storage[:]
+        number = stored[self.traj_key].reshape(len(stored), -1)  # [rows, environments]
+        size = storage.max_size // number.shape[1]
+        rows = torch.cat(self._written) if self._written else torch.arange(len(stored))
+        if self._begins is None or self._begins.shape != (number.shape[1], size):
+            self._begins = torch.zeros(number.shape[1], size, dtype=torch.bool)
+            rows = torch.cat([torch.arange(len(stored)), rows[-1:]])
+        self._begins[:, rows] = (number[rows] != number[rows - 1]).T
+        self._begins[:, (rows[-1] + 1) % len(stored)] = True  # the oldest row
+        self._written = []
+
+        env, row = self._begins[:, : len(stored)].nonzero().unbind(-1)
+        last = torch.ones_like(env, dtype=torch.bool)
+        last[:-1] = env[1:] != env[:-1]
+        following = row.roll(-1)
+        following[last] = row[last.roll(1)] + len(stored)  # round the ring
+        start = torch.stack([row, env], -1) if stored.ndim == 2 else row[:, None]
+        self._known = start, following - row, stored
+        return self._known
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[tuple[Tensor, ...], dict]:
         """Draw ``batch_size // slice_len`` slices: where their steps lie, and which start or end one."""
-        if "episodes" not in self._cache:  # the parent empties its cache when something is written
-            start, _, lengths = self._get_stop_and_length(storage)  # [episodes, dimensions] and [episodes]
-            self._cache["episodes"] = start, lengths, storage[:]
-        start, lengths, stored = self._cache["episodes"]
+        start, lengths, stored = self._episodes(storage)
         longest = lengths.clamp_max(self.slice_len)  # slice of each episode
         places = lengths + longest - 1
         slices = batch_size // self.slice_len

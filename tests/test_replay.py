@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -196,3 +198,54 @@ def test_pictures_of_overwritten_episodes_are_forgotten(tiny, tmp_path):
         extend(4)
     assert len(buffer._last) <= 2 * 60 + 1_000 + 8
     assert torch.equal(buffer.sample()["next", "pixels"][:, 0, 20, 0] % 2, torch.ones(8))
+
+
+# --- episodes in the ring -------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_episodes_are_followed_as_a_search_of_everything_finds_them(data):
+    """Ring of any size, one env or several, episodes of any length, samples between any writes."""
+    envs, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(3, 12))
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(envs * rows, ndim=2 if envs > 1 else 1),
+        sampler=StepUniformSliceSampler(slice_len=3, traj_key="episode"),
+        batch_size=12,
+        dim_extend=1 if envs > 1 else 0,
+    )
+    number, written = torch.arange(envs), []
+    for _ in range(data.draw(st.integers(1, 8))):
+        chunk = []
+        for _ in range(
+            data.draw(st.integers(2, rows))
+        ):  # TorchRL 0.14.1 cannot store one step of several envs
+            new = torch.tensor(data.draw(st.lists(st.booleans(), min_size=envs, max_size=envs)))
+            number = torch.where(new, int(number.max()) + 1 + torch.arange(envs), number)
+            chunk.append(number)
+        written += chunk
+        flags = torch.zeros(envs, len(chunk), 1, dtype=torch.bool)
+        step = torch.arange(len(written) - len(chunk), len(written)).expand(envs, -1)
+        td = {"episode": torch.stack(chunk, 1), "step": step, ("next", "done"): flags}
+        td = TensorDict(td | {("next", "truncated"): flags.clone()}, [envs, len(chunk)])
+        buffer.extend(td if envs > 1 else td[0])
+        if data.draw(st.booleans()):
+            continue
+        start, lengths, stored = buffer.sampler._episodes(buffer.storage)
+        kept = written[-rows:]
+        found = set()
+        for first, length in zip(start.tolist(), lengths.tolist(), strict=True):
+            env = first[1] if envs > 1 else 0
+            at = [(first[0] + k) % len(stored) for k in range(length)]
+            steps = stored["step"].reshape(len(stored), -1)[at, env].tolist()
+            assert steps == list(range(steps[0], steps[0] + length))  # in the order they were written
+            found |= {(env, int(stored["episode"].reshape(len(stored), -1)[at[0], env]), steps[0], length)}
+        oldest, expected = len(written) - len(kept), set()
+        for env in range(envs):
+            ids = [int(n[env]) for n in kept]
+            cuts = [0, *[k for k in range(1, len(ids)) if ids[k] != ids[k - 1]], len(ids)]
+            expected |= {(env, ids[a], oldest + a, b - a) for a, b in pairwise(cuts)}
+        assert found == expected
+        batch = buffer.sample()
+        same = batch["step"][1:] == batch["step"][:-1] + 1
+        assert (same | batch["next", "done"][:-1, 0]).all()
