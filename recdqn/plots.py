@@ -577,3 +577,100 @@ def _column(parts: Sequence[str]) -> int:
 
 def _box(face: str, edge: str, pad: float = 0.5) -> dict[str, Any]:
     return {"boxstyle": f"round,pad={pad}", "facecolor": face, "edgecolor": edge}
+
+
+# Chapter 6: making it fast
+
+
+def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
+    """Draw what several things are made of, one bar each, its parts side by side (chapter 6).
+
+    A part has the same colour and letter in every bar. The legend says how large it is in each.
+
+    Args:
+        bars: sizes of the parts, by bar and part; at most eight different parts.
+        unit: of the sizes.
+    """
+    parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
+    colors = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, "#F0E442")
+    longest = max(sum(bar.values()) for bar in bars.values())
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 1.0 + 0.5 * len(bars) + 0.24 * len(parts)))
+        for y, bar in enumerate(bars.values()):
+            left = 0.0
+            for part, size in bar.items():
+                number = parts.index(part)
+                ax.barh(y, size, left=left, color=colors[number], edgecolor="white", lw=0.5)
+                if size > 0.025 * longest:
+                    ax.text(left + size / 2, y, "abcdefgh"[number], ha="center", va="center")
+                left += size
+            ax.text(left, y, f" {_short(left)}", va="center")
+        ax.set_yticks(range(len(bars)), list(bars))
+        ax.set(xlabel=unit, xlim=(0, 1.1 * longest), ylim=(len(bars) - 0.5, -0.5))
+        ax.xaxis.set_major_formatter("{x:,g}")
+        labels = []
+        for letter, part in zip("abcdefgh", parts, strict=False):
+            sizes = " | ".join(_short(bar[part]) if part in bar else "none" for bar in bars.values())
+            labels.append(f"{letter}  {part}: {sizes}")
+        handles = [Patch(color=color) for color in colors[: len(parts)]]
+        fig.legend(handles, labels, loc="outside lower left", fontsize=9)
+    return fig
+
+
+def speed_ups(gains: Mapping[str, float]) -> Figure:
+    """Draw how many times better each step made something, in powers of ten (chapter 6)."""
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 0.9 + 0.34 * len(gains)))
+        values = list(gains.values())
+        ax.barh(range(len(gains)), [value - 1 for value in values], left=1, color=BLUE)
+        for y, value in enumerate(values):
+            ax.text(max(value, 1), y, f" {value:.1f}" if value < 10 else f" {value:.0f}", va="center")
+        ax.axvline(1, color=GREY, lw=1)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_yticks(range(len(gains)), list(gains))
+        ax.set(xlabel="times as good as before", xlim=(None, 2 * max(values)), ylim=(len(gains) - 0.5, -0.5))
+    return fig
+
+
+def seen_and_unseen(
+    updates: Sequence[int], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> Figure:
+    """Draw the error on pictures that a network was trained with, and on others (chapter 6).
+
+    Args:
+        updates: gradient steps so far, at each point.
+        curves: by way of training, the errors on the training pictures and on the others.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(curves), sharey=True, squeeze=False)
+        for ax, (name, (seen, unseen)) in zip(axes[0], curves.items(), strict=True):
+            ax.plot(updates, seen, marker=".", color=BLUE, label="pictures it was trained with")
+            ax.plot(updates, unseen, "--", marker="x", color=ORANGE, label="other pictures")
+            ax.set(title=name, xlabel="updates", yscale="log")
+        axes[0, 0].set_ylabel("error, as a share of the variance")
+        axes[0, 0].legend(fontsize=8)
+    return fig
+
+
+def errors_by_place(place: Tensor, errors: Mapping[str, Tensor], known: tuple[float, float]) -> Figure:
+    """Draw each picture's error against the place of its cart (chapter 6).
+
+    Args:
+        place: ``[N]``, metres from the middle of the track.
+        errors: by way of training, ``[N]``.
+        known: the lowest and the highest place among the training pictures.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(errors), sharey=True, squeeze=False)
+        for ax, (name, error) in zip(axes[0], errors.items(), strict=True):
+            ax.axvspan(*known, color=GREY, alpha=0.2, lw=0, label="places of training pictures")
+            ax.plot(place, error, ".", color=ORANGE, ms=4, label="other pictures")
+            ax.set(title=name, xlabel="cart's place, m", yscale="log")
+        axes[0, 0].set_ylabel("squared error of a picture")
+        axes[0, 0].legend(fontsize=8)
+    return fig
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

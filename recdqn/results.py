@@ -56,6 +56,34 @@ def results_table(folder: Path = RESULTS) -> str:
     return "\n".join(lines)
 
 
+def recorded_benchmarks(folder: Path = RESULTS) -> dict[str, dict]:
+    """Return the rows of the last ``make bench``, by name, as :mod:`benchmarks` wrote them (chapter 6).
+
+    Raises:
+        UserError: if none is recorded.
+    """
+    path = folder / "bench.json"
+    if not path.is_file():
+        raise UserError(f"no recorded benchmarks in {folder}: clone the repository, or run 'make bench'")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def bench_table(folder: Path = RESULTS) -> str:
+    """Return the recorded benchmarks as a Markdown table: ours, the other side, what must be reached."""
+    lines = ["| row | what | ours | against | ratio | must reach | met |", "|---|---|---|---|---|---|---|"]
+    for name, row in recorded_benchmarks(folder).items():
+        ours = f"{_figure(row['ours'])} {row['unit']}"
+        other = "–" if row["other"] is None else f"{row['against']}: {_figure(row['other'])} {row['unit']}"
+        ratio = "–" if row["ratio"] is None else _figure(row["ratio"])
+        met = "yes" if row["met"] else "no"
+        lines.append(f"| {name} | {row['what']} | {ours} | {other} | {ratio} | {row['must']} | {met} |")
+    return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
 def write_table(readme: Path) -> None:
     """Put the table between the markers ``<!-- results -->`` and ``<!-- /results -->`` of ``readme``."""
     before, rest = readme.read_text(encoding="utf-8").split("<!-- results -->")

@@ -99,6 +99,47 @@ def test_bug_map_draws_what_the_doctor_knows():
     assert all(drawn.count(code) == 1 for code in BUGS)
 
 
+def test_stacked_bars_put_the_parts_side_by_side():
+    bars = {"slow": {"draw": 3.0, "copy": 1_000.0}, "fast": {"copy": 2.0, "think": 1.0}}
+    fig = plots.stacked_bars(bars, "ms")
+    (ax,) = fig.axes
+    pieces = [(p.get_y() + p.get_height() / 2, p.get_x(), p.get_width()) for p in ax.patches]
+    assert pieces == [(0, 0, 3), (0, 3, 1_000), (1, 0, 2), (1, 2, 1)]
+    colors = [patch.get_facecolor() for patch in ax.patches]
+    assert colors[1] == colors[2] and len(set(colors)) == 3
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *("a  draw: 3 | none", "b  copy: 1,000 | 2", "c  think: none | 1")
+    ]
+    assert [text.get_text() for text in ax.texts] == ["b", " 1,003", " 3"]  # no letter where there is no room
+
+
+def test_speed_ups_begin_at_one():
+    ax = plots.speed_ups({"a": 2.5, "b": 113.2, "c": 0.5}).axes[0]
+    assert [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches] == [
+        *((1, 2.5), (1, 113.2), (1, 0.5))
+    ]
+    assert [text.get_text() for text in ax.texts] == [" 2.5", " 113", " 0.5"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_seen_and_unseen_draw_both_errors_of_each_way():
+    fig = plots.seen_and_unseen([10, 20], {"one": ([0.5, 0.1], [0.6, 0.4]), "two": ([0.7, 0.2], [0.8, 0.3])})
+    drawn = {ax.get_title(): list(lines(ax).values()) for ax in fig.axes}
+    assert drawn == {
+        "one": [[[10, 0.5], [20, 0.1]], [[10, 0.6], [20, 0.4]]],
+        "two": [[[10, 0.7], [20, 0.2]], [[10, 0.8], [20, 0.3]]],
+    }
+
+
+def test_errors_by_place_mark_the_places_of_training():
+    place, error = torch.tensor([-0.5, 0.0, 0.5]), torch.tensor([1.0, 0.25, 4.0])
+    (ax,) = plots.errors_by_place(place, {"one": error}, (-0.25, 0.25)).axes
+    assert lines(ax)["other pictures"] == [[-0.5, 1], [0, 0.25], [0.5, 4]]
+    (span,) = ax.patches
+    assert (span.get_x(), span.get_x() + span.get_width()) == (-0.25, 0.25)
+
+
 def test_style_leaves_the_readers_settings_alone():
     before = dict(plt.rcParams)
     with plots.style():

@@ -6,7 +6,14 @@ import pytest
 
 from recdqn import Config, evaluate, load_checkpoint
 from recdqn.config import PRESETS, UserError
-from recdqn.results import RESULTS, mean_return, recorded_runs, results_table
+from recdqn.results import (
+    RESULTS,
+    bench_table,
+    mean_return,
+    recorded_benchmarks,
+    recorded_runs,
+    results_table,
+)
 
 README = RESULTS.parent / "README.md"
 
@@ -59,3 +66,20 @@ def test_a_failed_run_stays_in_the_table(tmp_path):
 def test_no_recorded_run(tmp_path):
     with pytest.raises(UserError, match="no recorded run of 'masked-cartpole' in .*: clone the repository"):
         recorded_runs("masked-cartpole", tmp_path)
+
+
+def test_the_table_of_benchmarks(tmp_path):
+    row = {"what": "loop", "ours": 7.788, "other": 3.816, "against": "plain", "unit": "s", "ratio": 2.0414}
+    alone = {"what": "bytes", "ours": 8509.4, "other": None, "against": "", "unit": "bytes", "ratio": None}
+    rows = {"fast": row | {"must": "at most 1.15", "met": False}, "few": alone | {"must": "few", "met": True}}
+    (tmp_path / "bench.json").write_text(json.dumps(rows))
+    assert recorded_benchmarks(tmp_path) == rows
+    assert bench_table(tmp_path).splitlines()[2:] == [
+        "| fast | loop | 7.79 s | plain: 3.82 s | 2.04 | at most 1.15 | no |",
+        "| few | bytes | 8,509 bytes | – | – | few | yes |",
+    ]
+
+
+def test_no_benchmarks_recorded(tmp_path):
+    with pytest.raises(UserError, match="no recorded benchmarks in .*: clone the repository, or run 'make b"):
+        bench_table(tmp_path)
