@@ -247,7 +247,9 @@ PRESETS: dict[str, Config] = {
     "masked-cartpole": Config(),
     "pixel-cartpole": Config(
         env=EnvConfig(observation="pixels", num_envs=16),
-        policy=PolicyConfig(features=128),
+        policy=PolicyConfig(features=128, eps_frames=10_000),
+        # old slices, played at random, teach falls that nobody plays any more
+        replay=ReplayConfig(capacity=16_000),
         # drawing pictures makes episodes slow, so there are fewer of them
         train=TrainConfig(learning_rate=1e-3, eval_every=50, eval_episodes=10),
     ),

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule
@@ -138,9 +139,9 @@ class PictureReplayBuffer(TensorDictReplayBuffer):
     and batches get it back from there. The last picture of an episode has no step of its own; it is kept
     aside, and so is the newest one of an episode that goes on.
 
-    In a batch, all pictures of a slice are moved by the same few pixels, drawn anew for each slice; what
-    leaves on one side comes in on the other. So the network cannot learn single pictures by heart, as in
-    :cite:t:`kostrikov2021image`.
+    In a batch, all pictures of a slice are moved by the same few pixels, drawn anew for each slice; the edge
+    is repeated behind them. So the network cannot learn single pictures by heart
+    (:cite:t:`kostrikov2021image`).
 
     Args:
         shift: the most pixels by which a slice is moved, up or down and to either side; 0 moves nothing.
@@ -180,18 +181,23 @@ class PictureReplayBuffer(TensorDictReplayBuffer):
         picture = batch["pixels"]
         if self.shift:
             moves = torch.randint(-self.shift, self.shift + 1, (len(end), 2)).tolist()
-            picture = _move(picture, end.diff(prepend=end.new_tensor([-1])).tolist(), moves)
-            last = _move(last, [1] * len(end), moves)
+            picture = _move(picture, end.diff(prepend=end.new_tensor([-1])).tolist(), moves, self.shift)
+            last = _move(last, [1] * len(end), moves, self.shift)
         after = torch.empty_like(picture)
         after[:-1] = picture[1:]
         after[end] = last
         return batch.update({"pixels": picture, "next": {"pixels": after}})
 
 
-def _move(pictures: Tensor, length: list[int], moves: list[list[int]]) -> Tensor:
+def _move(pictures: Tensor, length: list[int], moves: list[list[int]], most: int) -> Tensor:
     """Move pictures down and to the right: so many in a row by the first move, so many by the second."""
-    slices = pictures.split(length)
-    return torch.cat([part.roll(move, (-2, -1)) for part, move in zip(slices, moves, strict=True)])
+    *_, height, width = pictures.shape
+    edges = ((0, 0), (0, 0), (most, most), (most, most))
+    slices = torch.from_numpy(np.pad(pictures.numpy(), edges, mode="edge")).split(length)
+    first = [(most - down, most - right) for down, right in moves]
+    return torch.cat(
+        [part[..., y : y + height, x : x + width] for part, (y, x) in zip(slices, first, strict=True)]
+    )
 
 
 def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> TensorDictReplayBuffer:
