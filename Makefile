@@ -36,9 +36,9 @@ results: $(STAMP)
 	  $(BIN)/recdqn train masked-cartpole --seed $$seed --out results/masked-cartpole/seed-$$seed && \
 	  rm -rf results/masked-cartpole-slicesampler/seed-$$seed && \
 	  $(BIN)/python benchmarks/sampler.py $$seed || exit 1; done
-	rm -rf results/pixel-cartpole/seed-0
-	$(BIN)/recdqn train pixel-cartpole --seed 0 --out results/pixel-cartpole/seed-0
-	$(BIN)/recdqn watch results/masked-cartpole/seed-0 --out book/_static/masked-agent.gif
+	for seed in 0 1 2 3 4; do rm -rf results/pixel-cartpole/seed-$$seed && \
+	  $(BIN)/recdqn train pixel-cartpole --seed $$seed --out results/pixel-cartpole/seed-$$seed || exit 1; done
+	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
 	$(BIN)/python -m recdqn.results README.md
 
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 
 from recdqn.config import MAX_RETURN, TrainConfig
-from recdqn.results import mean_return
+from recdqn.results import Axis, learning_curve, mean_return
 
 if TYPE_CHECKING:
     from tensordict.nn import TensorDictSequential
@@ -486,18 +487,72 @@ def learning_curves(
             ax.plot(*_curve(evaluations), color=GREY, alpha=0.4, lw=1, label=label)
         for label, evaluations in runs.items():
             ax.plot(*_curve(evaluations), marker=".", label=label)
-        ax.axhline(TrainConfig.solved_return, ls="--", lw=1, color=GREY)
-        ax.text(
-            0, TrainConfig.solved_return, f" solved: {TrainConfig.solved_return:.0f}", va="bottom", color=GREY
-        )
-        ax.set(
-            xlabel="environment steps",
-            ylabel="mean return, greedy",
-            xlim=(0, None),
-            ylim=(0, MAX_RETURN * 1.08),
-        )
+        ax.set(xlabel="environment steps", ylabel="mean return, greedy", xlim=(0, None))
+        _draw_solved(ax)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
+
+
+def seed_curves(
+    presets: Mapping[str, Sequence[dict]],
+    axis: Axis = "frames",
+    beside: Mapping[str, Sequence[dict]] | None = None,
+) -> Figure:
+    """Draw the interquartile mean of the returns over seeds, in a band of its 95 % interval (chapter 5).
+
+    The numbers are those of :func:`recdqn.results.learning_curve`, each curve carried on to the end of the
+    longest. One seed has no interval; its legend says so.
+
+    Args:
+        presets: recorded runs by label, as :func:`recdqn.results.recorded_runs` returns them.
+        axis: ``"frames"`` (environment steps), or ``"minutes"`` (wall-clock time, in powers of ten).
+        beside: evaluations of single runs by label, as :class:`recdqn.train.Run` keeps them, each drawn as a
+            line with dots; for ``axis="frames"``.
+    """
+    end = max(learning_curve(runs, axis).x[-1] for runs in presets.values())
+    with style():
+        fig, ax = plt.subplots()
+        for number, (label, runs) in enumerate(presets.items()):
+            curve, color = learning_curve(runs, axis, end), (BLUE, ORANGE, GREEN, PURPLE)[number % 4]
+            line = ("-", "--", "-.", ":")[number % 4]  # not by colour alone
+            seeds = f"{curve.seeds} seeds" if curve.seeds > 1 else "1 seed, no interval"
+            label = f"{label}\nsolved {curve.solved} of {seeds}"
+            ax.plot(curve.x, curve.iqm, line, color=color, label=label)
+            if curve.low is not None:
+                ax.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, lw=0)
+        for label, evaluations in (beside or {}).items():
+            ax.plot(*_curve(evaluations), marker=".", color=RED, lw=1, label=label)
+        if axis == "minutes":
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+        else:
+            ax.set_xlim(0, None)
+        names = {"frames": "environment steps", "minutes": "minutes of wall-clock time"}
+        ax.set(xlabel=names[axis], ylabel="IQM of the mean return")
+        _draw_solved(ax)
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), labelspacing=1.0)
+    return fig
+
+
+def save_svg(figure: Figure, path: Path, description: str) -> None:
+    """Write ``figure`` as SVG: the same file for the same figure, whenever it is drawn.
+
+    Args:
+        figure: any.
+        path: the file.
+        description: goes into the file's metadata.
+    """
+    with style(), plt.rc_context({"svg.hashsalt": "recdqn"}):
+        figure.savefig(path, format="svg", metadata={"Date": None, "Description": description})
+
+
+def _draw_solved(ax: Axes) -> None:
+    """Draw the return from which on CartPole counts as solved."""
+    solved = TrainConfig.solved_return
+    ax.axhline(solved, ls="--", lw=1, color=GREY)
+    at = ax.get_xlim()[0]
+    ax.text(at, solved, f" solved: {solved:.0f}", va="bottom", color=GREY)
+    ax.set_ylim(0, MAX_RETURN * 1.08)
 
 
 def replay_counts(draws: Mapping[str, Sequence[Tensor]]) -> Figure:

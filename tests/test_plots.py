@@ -1,6 +1,7 @@
 """The figures show the numbers they are given."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from recdqn import Config, make_env, make_policy, plots
 from recdqn.doctor import BUGS, Bug
 from recdqn.doctor.checks import CHECKS
 from recdqn.loss import Steps
+from recdqn.results import learning_curve
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +31,38 @@ def test_learning_curves_draw_means_against_frames():
     assert drawn["two"] == [[150, 30]]
     solved = Config.preset("masked-cartpole").train.solved_return
     assert [0, solved] in [data[0] for data in drawn.values()]
+
+
+def test_seed_curves_draw_the_numbers_of_the_learning_curve():
+    def run(first, second):
+        rows = ((100, first), (200, second))
+        return {"evaluations": [{"frames": f, "returns": [r]} for f, r in rows], "final": None}
+
+    runs = [run(10.0, 20.0), run(30.0, 60.0), run(20.0, 30.0)]
+    beside = [{"frames": 50, "returns": [5.0, 7.0]}]
+    ax = plots.seed_curves({"many": runs, "one": runs[:1]}, beside={"this run": beside}).axes[0]
+    curve, drawn = learning_curve(runs), lines(ax)
+    assert drawn["many\nsolved 0 of 3 seeds"] == np.stack([curve.x, curve.iqm], -1).tolist()
+    assert drawn["one\nsolved 0 of 1 seed, no interval"] == [[100, 10], [200, 20]]
+    assert drawn["this run"] == [[50, 6]]
+    (band,) = ax.collections  # one seed has none
+    corners = band.get_paths()[0].vertices.tolist()
+    for x, low, high in zip(curve.x, curve.low, curve.high, strict=True):
+        assert [x, low] in corners and [x, high] in corners
+    styles = [line.get_linestyle() for line in ax.lines[:2]]
+    assert styles[0] != styles[1]  # not by colour alone
+
+
+def test_seed_curves_end_together_and_in_minutes():
+    def run(frames):
+        return {"evaluations": [{"frames": frames, "seconds": 6.0 * frames, "returns": [480.0]}],
+                "final": {"returns": [490.0]}}  # fmt: skip
+
+    presets = {"short": [run(100), run(100)], "long": [run(300), run(300)]}
+    drawn = lines(plots.seed_curves(presets).axes[0])
+    assert drawn["short\nsolved 2 of 2 seeds"] == [[100, 490], [300, 490]]
+    drawn = lines(plots.seed_curves(presets, "minutes").axes[0])
+    assert drawn["short\nsolved 2 of 2 seeds"] == [[10, 490], [30, 490]]
 
 
 def test_replay_counts_draw_every_step_of_every_episode():
