@@ -169,6 +169,11 @@ def _check(cfg: Config, out: str | Path | None, logger: str | None) -> None:
             f"frames_per_batch={cfg.train.frames_per_batch!r}: "
             f"expected a multiple of num_envs={cfg.env.num_envs}"
         )
+    if cfg.train.frames_per_batch == cfg.env.num_envs > 1:  # TorchRL 0.14.1 cannot store one step each
+        raise ConfigError(
+            f"frames_per_batch={cfg.train.frames_per_batch!r}: "
+            f"expected at least two steps of each of num_envs={cfg.env.num_envs}"
+        )
     try:
         torch.zeros(1, device=cfg.device)
     except (RuntimeError, AssertionError) as error:
