@@ -128,15 +128,15 @@ class ReplayConfig(_Checked):
     """Storage and sampling (chapter 5).
 
     Attributes:
-        capacity: transitions kept on disk. Older ones were played more at random: their rewards, summed over
-            ``n_steps``, tell of falls that nobody plays any more.
+        capacity: transitions kept on disk. Old ones were played more at random: their rewards, summed over
+            ``n_steps``, tell of falls that nobody plays any more. With too few kept there are no falls left.
         slice_len: environment steps of one slice; at an episode's ends it is shorter.
         slices: slices in a batch.
         shift: the most pixels by which the pictures of a slice are moved in a batch; see
             :class:`recdqn.replay.PictureReplayBuffer`.
     """
 
-    capacity: int = _number(16_000, 1)
+    capacity: int = _number(30_000, 1)
     slice_len: int = _number(20, 1)
     slices: int = _number(32, 1)
     shift: int = _number(3, 0)
@@ -249,6 +249,7 @@ PRESETS: dict[str, Config] = {
     "pixel-cartpole": Config(
         env=EnvConfig(observation="pixels", num_envs=16),
         policy=PolicyConfig(features=128, eps_frames=10_000),
+        replay=ReplayConfig(capacity=16_000),
         # drawing pictures makes episodes slow, so there are fewer of them
         train=TrainConfig(learning_rate=1e-3, eval_every=50, eval_episodes=10),
     ),
