@@ -136,7 +136,7 @@ class ReplayConfig(_Checked):
             :class:`recdqn.replay.PictureReplayBuffer`.
     """
 
-    capacity: int = _number(30_000, 1)
+    capacity: int = _number(60_000, 1)
     slice_len: int = _number(20, 1)
     slices: int = _number(32, 1)
     shift: int = _number(3, 0)
