@@ -161,7 +161,7 @@ class TrainConfig(_Checked):
         solved_episodes: greedy episodes of the confirmation.
     """
 
-    total_frames: int = _number(60_000, 1)
+    total_frames: int = _number(100_000, 1)
     frames_per_batch: int = _number(64, 1)
     warmup_frames: int = _number(1_024, 0)
     updates: int = _number(8, 1)
@@ -251,7 +251,7 @@ PRESETS: dict[str, Config] = {
         policy=PolicyConfig(features=128, eps_frames=10_000),
         replay=ReplayConfig(capacity=16_000),
         # drawing pictures makes episodes slow, so there are fewer of them
-        train=TrainConfig(learning_rate=1e-3, eval_every=50, eval_episodes=10),
+        train=TrainConfig(total_frames=60_000, learning_rate=1e-3, eval_every=50, eval_episodes=10),
     ),
 }
 
@@ -298,6 +298,6 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile("smoke", 1_280, 1_152, eval_episodes=2, updates=2, samples=500, repeats=2),
-    "book": Profile("book", 60_000, 2_048, eval_episodes=20, updates=100, samples=2_000, repeats=10),
-    "full": Profile("full", 60_000, 60_000, eval_episodes=20, updates=100, samples=2_000, repeats=20),
+    "book": Profile("book", 100_000, 2_048, eval_episodes=20, updates=100, samples=2_000, repeats=10),
+    "full": Profile("full", 100_000, 60_000, eval_episodes=20, updates=100, samples=2_000, repeats=20),
 }
