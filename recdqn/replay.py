@@ -169,9 +169,11 @@ class PictureReplayBuffer(TensorDictReplayBuffer):
             self._many = 2 * len(self._last) + 1_000
         return index
 
-    def sample(self, *args: Any, **kwargs: Any) -> TensorDictBase:
+    def sample(
+        self, batch_size: int | None = None, return_info: bool = False
+    ) -> TensorDictBase | tuple[TensorDictBase, dict]:
         """Draw a batch of slices, as the sampler does."""
-        batch = super().sample(*args, **kwargs)
+        batch, info = super().sample(batch_size, return_info=True)
         end = batch[DONE].squeeze(-1).nonzero().flatten()  # of each slice, in the batch
         episode, place, stored = batch[TRAJECTORY][end], batch["index"][end].unbind(-1), self.storage[:]
         behind = (place[0] + 1) % len(stored), *place[1:]
@@ -186,7 +188,8 @@ class PictureReplayBuffer(TensorDictReplayBuffer):
         after = torch.empty_like(picture)
         after[:-1] = picture[1:]
         after[end] = last
-        return batch.update({"pixels": picture, "next": {"pixels": after}})
+        batch.update({"pixels": picture, "next": {"pixels": after}})
+        return (batch, info) if return_info else batch
 
 
 def _move(pictures: Tensor, length: list[int], moves: list[list[int]], most: int) -> Tensor:
