@@ -121,7 +121,7 @@ class StepUniformSliceSampler(SliceSampler):
     def _marks(
         self, stored: TensorDictBase, index: tuple[Tensor, ...], first: Tensor, last: Tensor
     ) -> dict[NestedKey, Tensor]:
-        """Mark the first step of every slice as a start, and the last one as truncated, as the parent."""
+        """Mark each slice's first step as a start and its last as truncated, as the parent does."""
         marks = {key: torch.zeros(len(index[0]), 1, dtype=torch.bool) for key in (self.truncated_key, DONE)}
         for mark in marks.values():
             mark[last] = True
@@ -160,7 +160,9 @@ class PictureReplayBuffer(TensorDictReplayBuffer):
         episode, picture = tensordict[TRAJECTORY], tensordict["next", "pixels"]
         last = torch.ones_like(episode, dtype=torch.bool)
         last[..., :-1] = episode[..., 1:] != episode[..., :-1]
-        self._last.update(zip(episode[last].tolist(), picture[last], strict=True))
+        # Cloned one by one: a picture cut out of many would keep all of them in memory.
+        kept = (one.clone() for one in picture[last])
+        self._last.update(zip(episode[last].tolist(), kept, strict=True))
         index = super().extend(tensordict.exclude(("next", "pixels")), **kwargs)
         self._newest = int(index.reshape(len(index), -1)[-1, 0])
         if len(self._last) > self._many:

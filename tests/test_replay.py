@@ -197,6 +197,7 @@ def test_pictures_of_overwritten_episodes_are_forgotten(tiny, tmp_path):
     for _ in range(300):
         extend(4)
     assert len(buffer._last) <= 2 * 60 + 1_000 + 8
+    assert all(kept.untyped_storage().nbytes() == kept.nbytes for kept in buffer._last.values())
     assert torch.equal(buffer.sample()["next", "pixels"][:, 0, 20, 0] % 2, torch.ones(8))
 
 
