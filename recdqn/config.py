@@ -129,7 +129,7 @@ class ReplayConfig(_Checked):
 
     Attributes:
         capacity: transitions kept on disk. Old ones were played more at random: their rewards, summed over
-            ``n_steps``, tell of falls that nobody plays any more. With too few kept there are no falls left.
+            ``n_steps``, tell of falls that nobody plays any more. Too few kept harm as well: chapter 6.
         slice_len: environment steps of one slice; at an episode's ends it is shorter.
         slices: slices in a batch.
         shift: the most pixels by which the pictures of a slice are moved in a batch; see

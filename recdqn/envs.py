@@ -59,6 +59,7 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
         prepare_display()
     else:
         key = "observation"
+        # As tensors: ObservationNorm would raise a negative number to 1e-6.
         loc, scale = torch.tensor(cfg.loc), torch.tensor(cfg.scale)
         see = [
             UnaryTransform(in_keys=[key], out_keys=[key], fn=hide_velocities),
