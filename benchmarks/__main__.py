@@ -52,10 +52,9 @@ def main(
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     saved = json.loads(out.read_text()) if out.is_file() else {}
-    made = manifest()  # before the first row is written, which changes the working tree
     for name in rows or ROWS:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        saved[name] = {**dataclasses.asdict(ROWS[name]()), "manifest": made}
+        saved[name] = {**dataclasses.asdict(ROWS[name]()), "manifest": manifest()}
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(saved, indent=1) + "\n")
     shown = {

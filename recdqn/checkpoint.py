@@ -114,12 +114,19 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source, marked where it was changed since; ``None`` outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    """Return the commit of the source, marked where it was changed since; ``None`` outside a repository.
+
+    What recording itself writes, the folder ``results``, is no change of the source.
+    """
+    git = ["git", "-C", str(Path(__file__).parent)]
+    source = [":/", ":(top,exclude)results"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        name = [*git, "describe", "--always", "--abbrev=12"]
+        commit = subprocess.run(name, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *source], capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{commit}-dirty" if changed.returncode else commit
 
 
 def _processor() -> str:

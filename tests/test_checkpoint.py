@@ -1,9 +1,10 @@
 import json
+import subprocess
 
 import pytest
 import torch
 
-from recdqn import evaluate, load_checkpoint, save_checkpoint, train
+from recdqn import checkpoint, evaluate, load_checkpoint, save_checkpoint, train
 from recdqn.checkpoint import CONFIG, MANIFEST, METRICS, WEIGHTS
 from recdqn.config import UserError
 
@@ -80,3 +81,25 @@ def test_weights_hold_no_code(run, tmp_path):
     torch.save({"a": Evil()}, tmp_path / "run" / WEIGHTS)
     with pytest.raises(UserError, match="cannot be read"):
         load_checkpoint(tmp_path / "run")
+
+
+def test_the_commit_is_marked_where_the_source_was_changed(tmp_path, monkeypatch):
+    """A run that is recorded again removes the old one first; that is no change of what makes it."""
+
+    def git(*command):
+        identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *command], check=True, capture_output=True)
+
+    for name in ("recdqn/code.py", "results/run.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("as committed")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "recdqn" / "checkpoint.py"))
+    clean = checkpoint.manifest()["commit"]
+    assert len(clean) == 12
+    (tmp_path / "results" / "run.json").unlink()
+    assert checkpoint.manifest()["commit"] == clean
+    (tmp_path / "recdqn" / "code.py").write_text("changed")
+    assert checkpoint.manifest()["commit"] == f"{clean}-dirty"
