@@ -9,7 +9,7 @@ from recdqn.evaluate import evaluate
 from recdqn.loss import RecurrentDQNLoss
 from recdqn.policy import make_policy
 from recdqn.replay import make_collector, make_replay_buffer
-from recdqn.train import train
+from recdqn.train import resume, train
 
 if TYPE_CHECKING:
     from recdqn.doctor import diagnose
@@ -25,6 +25,7 @@ __all__ = [
     "make_env",
     "make_policy",
     "make_replay_buffer",
+    "resume",
     "save_checkpoint",
     "train",
 ]

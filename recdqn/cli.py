@@ -16,35 +16,52 @@ from typing import Literal
 import tyro
 
 import recdqn
-from recdqn.config import UserError
+from recdqn.config import PRESETS, UserError
 from recdqn.evaluate import film
+from recdqn.interrupt import Stopped
 from recdqn.results import mean_return
 
 
 def train(
-    preset: str,
+    preset: str | None = None,
     /,
-    seed: int = 0,
+    seed: int | None = None,
     frames: int | None = None,
     out: Path | None = None,
     logger: Literal["csv", "tensorboard", "wandb"] | None = None,
-    device: str = "cpu",
+    device: str | None = None,
+    save_seconds: float | None = None,
+    resume: Path | None = None,
 ) -> None:
-    """Train an agent and save it.
+    """Train an agent and save it, or go on with a run that was stopped.
 
     Args:
         preset: masked-cartpole or pixel-cartpole.
-        seed: of every random number.
+        seed: of every random number; 0 if not given.
         frames: environment steps at most; the preset's own number if not given.
         out: the folder to save into; runs/PRESET-SEED if not given.
         logger: also write the metrics with one of TorchRL's loggers, into the same folder.
-        device: cpu, or cuda where there is a GPU.
+        device: cpu, or cuda where there is a GPU; cpu if not given.
+        save_seconds: seconds between two checkpoints; 60 if not given.
+        resume: the folder of a run to go on with; all it needs is there. With --frames, it may train longer.
     """
-    cfg = recdqn.Config.preset(preset, seed=seed).replace(device=device)
-    if frames is not None:
-        cfg = cfg.replace(train={"total_frames": frames})
-    out = out or Path("runs") / f"{preset}-{seed}"
-    run = recdqn.train(cfg, out=out, logger=logger)
+    if resume is not None:
+        given = {"PRESET": preset, "--seed": seed, "--out": out, "--device": device}
+        given |= {"--save-seconds": save_seconds}
+        if extra := [name for name, value in given.items() if value is not None]:
+            raise UserError(f"--resume takes everything from the run: leave out {', '.join(extra)}")
+        out, run = resume, recdqn.resume(resume, frames=frames, logger=logger)
+    else:
+        if preset is None:
+            raise UserError(
+                f"give a preset, one of {', '.join(PRESETS)}, or --resume and the folder of a run"
+            )
+        cfg = recdqn.Config.preset(preset, seed=seed or 0)
+        cfg = cfg.replace(device=device or cfg.device)
+        changes = {"total_frames": frames, "save_seconds": save_seconds}
+        cfg = cfg.replace(train={key: value for key, value in changes.items() if value is not None})
+        out = out or Path("runs") / f"{preset}-{cfg.seed}"
+        run = recdqn.train(cfg, out=out, logger=logger)
     if run.final is not None:
         _say(f"solved after {run.metrics[-1]['frames']} frames: {run.final}")
     else:
@@ -106,8 +123,8 @@ def doctor(target: str, /) -> None:
 
 def main() -> None:
     """Run the command line."""
-    # TorchRL's messages go to standard output, which is for results.
-    logging.getLogger("torchrl").setLevel(logging.WARNING)
+    # TorchRL's messages go to standard output, which is for results; what a reader needs is said by _say.
+    logging.getLogger("torchrl").setLevel(logging.ERROR)
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"train": train, "evaluate": evaluate, "watch": watch, "doctor": doctor},
@@ -117,6 +134,9 @@ def main() -> None:
     except UserError as error:
         _say(f"recdqn: {error}")
         sys.exit(2)
+    except Stopped as stopped:
+        _say(f"recdqn: {stopped}")
+        sys.exit(stopped.status)
     except KeyboardInterrupt:
         _say("recdqn: stopped")
         sys.exit(130)

@@ -159,6 +159,7 @@ class TrainConfig(_Checked):
         solved_return: training stops when an evaluation and then ``solved_episodes`` more greedy episodes
             reach this mean return.
         solved_episodes: greedy episodes of the confirmation.
+        save_seconds: between two checkpoints of a run that has a folder.
     """
 
     total_frames: int = _number(100_000, 1)
@@ -173,6 +174,7 @@ class TrainConfig(_Checked):
     eval_episodes: int = _number(20, 1)
     solved_return: float = _number(475.0, 0.0)
     solved_episodes: int = _number(100, 1)
+    save_seconds: float = _number(60.0, 0.0)
 
     @property
     def collections(self) -> int:

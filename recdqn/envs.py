@@ -25,6 +25,7 @@ from torchrl.envs import (
 from torchrl.envs.common import EnvBase
 
 from recdqn.config import ENV_ID, ConfigError, EnvConfig, UserError
+from recdqn.games import Game
 
 GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # shares of red, green and blue (ITU-R BT.601)
 MOST_OFF = 1.0  # 8-bit levels, mean over a picture, between the fast way of drawing and the slow one
@@ -165,7 +166,8 @@ def _check_norm(cfg: EnvConfig) -> None:
 
 
 def _base_env(cfg: EnvConfig) -> EnvBase:
-    wrappers = [partial(Pictures, size=cfg.image_size)] if cfg.observation == "pixels" else []
+    pictures = [partial(Pictures, size=cfg.image_size)] if cfg.observation == "pixels" else []
+    wrappers = [*pictures, Game]
     if cfg.num_envs == 1:
         env = gym.make(ENV_ID, render_mode="rgb_array")
         for wrap in wrappers:
@@ -179,7 +181,7 @@ def _base_env(cfg: EnvConfig) -> EnvBase:
             vectorization_mode="sync",
             vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.DISABLED},
             wrappers=wrappers,
-            **({"render_mode": "rgb_array"} if wrappers else {}),
+            **({"render_mode": "rgb_array"} if pictures else {}),
         )
     )
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.data import LazyMemmapStorage, SliceSampler, Storage, TensorDictReplayBuffer
 from torchrl.envs import ExcludeTransform, TransformedEnv
 
-from recdqn.config import Config
+from recdqn.config import Config, UserError
 
 # The collector numbers episodes; slices never cross from one into another.
 TRAJECTORY = ("collector", "traj_ids")
 DONE = ("next", "done")
 # What collection makes and nobody reads again.
 UNUSED = ("embed", "memory", "chosen_action_value", "done", "terminated", "truncated", ("next", "step_count"))
+
+
+class NotFinite(UserError, FloatingPointError):
+    """A number that is not finite: ``batch`` holds it, or leads to it."""
+
+    def __init__(self, message: str, batch: TensorDictBase) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class StepUniformSliceSampler(SliceSampler):
@@ -132,7 +142,40 @@ class StepUniformSliceSampler(SliceSampler):
         return marks
 
 
-class PictureReplayBuffer(TensorDictReplayBuffer):
+class SliceReplayBuffer(TensorDictReplayBuffer):
+    """A ``TensorDictReplayBuffer`` that is saved and loaded to the step, for slices (chapter 5).
+
+    TorchRL 0.14.1 saves rows that were never written as well, loads into temporary files of its own, and
+    leaves the sampler not knowing where the newest row lies.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is stored, as plain tensors, and where the writer stands."""
+        rows = self.storage[:].flatten_keys(".").to_dict() if len(self.storage) else {}
+        return {
+            # cloned out of the files: torch.save would save all of a tensor that is cut short
+            "rows": {key: value.as_subclass(Tensor).clone() for key, value in rows.items()},
+            "writer": self.writer.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Fill an empty buffer with what was stored."""
+        rows = state_dict["rows"]
+        if rows:
+            shape = rows["action"].shape[: self.storage.ndim]
+            stored = TensorDict(rows, shape).unflatten_keys(".")
+            self.storage.set(torch.arange(shape[0]), stored)
+            self.writer.load_state_dict(state_dict["writer"])
+            self.sampler._empty()
+            self.sampler.extend(torch.tensor([self._newest]))
+
+    @property
+    def _newest(self) -> int:
+        """The row that was written last."""
+        return (self.writer._cursor - 1) % self.storage.shape[0]
+
+
+class PictureReplayBuffer(SliceReplayBuffer):
     """Stores every picture once (chapter 5).
 
     The picture after a step is the picture of the step behind it, so ``("next", "pixels")`` is not stored,
@@ -164,12 +207,20 @@ class PictureReplayBuffer(TensorDictReplayBuffer):
         kept = (one.clone() for one in picture[last])
         self._last.update(zip(episode[last].tolist(), kept, strict=True))
         index = super().extend(tensordict.exclude(("next", "pixels")), **kwargs)
-        self._newest = int(index.reshape(len(index), -1)[-1, 0])
         if len(self._last) > self._many:
             stored = set(self.storage[:][TRAJECTORY].unique().tolist())
             self._last = {number: kept for number, kept in self._last.items() if number in stored}
             self._many = 2 * len(self._last) + 1_000
         return index
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the parent does, and the pictures kept aside."""
+        return super().state_dict() | {"last": dict(self._last), "many": self._many}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Fill an empty buffer with what was stored."""
+        super().load_state_dict(state_dict)
+        self._last, self._many = dict(state_dict["last"]), state_dict["many"]
 
     def sample(
         self, batch_size: int | None = None, return_info: bool = False
@@ -217,7 +268,7 @@ def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> Te
     """
     ndim = 1 if cfg.env.num_envs == 1 else 2  # the collector hands over [T] or [num_envs, T]
     slices = cfg.replay.slices
-    kind = TensorDictReplayBuffer
+    kind = SliceReplayBuffer
     if cfg.env.observation == "pixels":
         kind = partial(PictureReplayBuffer, shift=cfg.replay.shift)
     return kind(
@@ -235,6 +286,9 @@ def make_collector(
     """Build a collector that steps ``env`` with ``policy``, exploring, and fills ``replay_buffer`` itself.
 
     Iterating over it yields ``None`` after every ``frames_per_batch`` environment steps.
+
+    Raises:
+        NotFinite: while iterating, if an observation or a reward is not a finite number.
     """
     return Collector(
         env,
@@ -245,4 +299,41 @@ def make_collector(
         policy_device=torch.device(cfg.device),
         env_device="cpu",
         storing_device="cpu",
+        post_collect_hook=_check_finite,
     )
+
+
+def _check_finite(batch: TensorDictBase) -> None:
+    for key in ("observation", ("next", "observation"), ("next", "reward")):
+        value = batch.get(key, None)
+        if value is not None and not value.isfinite().all():
+            raise NotFinite(f"{key!r} from the environment is not finite", batch)
+
+
+def stored_bytes(cfg: Config, env: TransformedEnv) -> int:
+    """Return how many bytes a full replay buffer takes, for an ``env`` that has the policy's primer."""
+    step = env.fake_tensordict().exclude(*UNUSED, ("next", "pixels"))
+    added = 4 * env.action_spec_unbatched.shape[-1] + 8 + 8  # action values, number of the episode, index
+    return cfg.replay.capacity * (step.bytes() // cfg.env.num_envs + added)
+
+
+def claim(scratch: str | Path) -> None:
+    """Take all the disk space that a buffer's files may need at once, and remove their names.
+
+    Files on disk begin as holes, and a disk that is full when one is filled kills the process. And without
+    names, nothing is left behind, however the process ends: the space is free when it does. Calling it again
+    does nothing.
+
+    Raises:
+        UserError: if the space is not there.
+    """
+    files = list(Path(scratch).rglob("*.memmap"))
+    for path in files:
+        try:
+            with path.open("r+b") as file:
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise UserError(f"no room for the replay buffer in {scratch}: {error.strerror}") from None
+    if files:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import fcntl
 import importlib.util
 import math
+import os
+import random
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,20 +18,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchrl.checkpoint import GlobalRNGState
+from torchrl.envs import TransformedEnv
 from torchrl.objectives import SoftUpdate
+from torchrl.record.loggers import Logger as TorchRLLogger
 from torchrl.record.loggers import get_logger
 from tqdm import tqdm
 
-from recdqn.checkpoint import prepare_run, save_checkpoint
+from recdqn.checkpoint import SCRATCH, Checkpoints, load_config, prepare_run, save_checkpoint, sweep
 from recdqn.config import Config, ConfigError, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import Evaluation, evaluate
-from recdqn.loss import make_loss
+from recdqn.games import Collection
+from recdqn.interrupt import Stop, Stopped
+from recdqn.loss import RecurrentDQNLoss, make_loss
 from recdqn.policy import make_policy
-from recdqn.replay import make_collector, make_replay_buffer
+from recdqn.replay import NotFinite, claim, make_collector, make_replay_buffer, stored_bytes
+
+Logger = Literal["csv", "tensorboard", "wandb"]
+BATCH = "not-finite.pt"  # in a run's folder: what to look at when a number stopped being finite
+COPIES = 5  # of the replay buffer, at most at one moment: itself, two checkpoints, and a third in two forms
 
 
 @dataclass
@@ -35,9 +52,10 @@ class Run:
     Attributes:
         cfg: the configuration it trained with.
         policy: the policy, with the running average of its weights.
-        metrics: one dictionary per evaluation: ``"frames"`` and ``"updates"`` so far, ``"seconds"`` since the
-            start, ``"returns"`` (one per greedy episode), the means of ``"loss"`` and ``"grad_norm"`` since
-            the evaluation before, and ``"eps"``.
+        metrics: one dictionary per evaluation: ``"frames"`` and ``"updates"`` so far, ``"seconds"`` of
+            training, ``"returns"`` (one per greedy episode), the means of ``"loss"`` and ``"grad_norm"``
+            since the evaluation before, ``"clipped"``, the share of gradients that were longer than
+            ``max_grad_norm``, and ``"eps"``.
         final: the evaluation that confirmed the solution, or ``None`` where training was not solved.
     """
 
@@ -47,37 +65,120 @@ class Run:
     final: Evaluation | None = None
 
 
+@dataclass
+class Progress:
+    """Where a run stands in its loop; saved with each checkpoint.
+
+    Attributes:
+        frames: environment steps.
+        updates: gradient steps.
+        left: gradient steps that are still to be made before the next collection.
+        seconds: of training, over all its sittings.
+        losses, norms: of the updates since the last evaluation.
+        metrics: those of :class:`Run`.
+        solved: whether there is nothing left to do.
+    """
+
+    frames: int = 0
+    updates: int = 0
+    left: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    metrics: list[dict] = field(default_factory=list)
+    solved: bool = False
+
+    @property
+    def step(self) -> int:
+        """A number that grows with everything that happens."""
+        return self.frames + self.updates + len(self.metrics)
+
+    def evaluated(self, result: Evaluation, longest: float, eps: float) -> dict:
+        """Add an evaluation to the metrics, and what came since the one before; ``longest`` is unclipped."""
+        row = {
+            "frames": self.frames,
+            "updates": self.updates,
+            "seconds": round(self.seconds, 1),
+            "returns": list(result.returns),
+            "loss": sum(self.losses) / len(self.losses),
+            "grad_norm": sum(self.norms) / len(self.norms),
+            "clipped": sum(norm > longest for norm in self.norms) / len(self.norms),
+            "eps": round(eps, 4),
+        }
+        self.metrics.append(row)
+        self.losses, self.norms = [], []
+        return row
+
+    def state_dict(self) -> dict:
+        """Return plain values."""
+        return dataclasses.asdict(self)
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take them back."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
 def train(
-    cfg: Config,
-    out: str | Path | None = None,
-    logger: Literal["csv", "tensorboard", "wandb"] | None = None,
-    progress: bool = True,
+    cfg: Config, out: str | Path | None = None, logger: Logger | None = None, progress: bool = True
 ) -> Run:
     """Train until solved or until the frames are used up.
 
+    With ``out``, the whole state is saved every ``cfg.train.save_seconds`` and at the end, and
+    :func:`resume` goes on from there. Ctrl-C and SIGTERM then finish the update, save and stop.
+
     Args:
         cfg: everything the run needs.
-        out: a folder for the configuration, manifest, metrics and weights; ``None`` writes nothing.
+        out: a folder for the configuration, manifest, metrics, weights and checkpoints; ``None`` writes
+            nothing.
         logger: which of TorchRL's loggers also gets every metric, in ``out``; it needs ``out``.
         progress: whether to draw a progress bar, with frames per second and time left.
 
     Returns:
         The trained policy and its metrics. On one CPU thread, two runs with the same configuration give the
-        same numbers.
+        same numbers, stopped and resumed or not.
 
     Raises:
-        FloatingPointError: if the loss stops being finite.
-        UserError: if ``out`` already holds something or cannot be written, the device does not exist, or the
-            logger's package is not installed.
+        NotFinite: if a loss, a gradient, an observation or a reward stops being a finite number.
+        Stopped: a ``KeyboardInterrupt``, if a signal asked to stop.
+        UserError: if ``out`` already holds something or cannot be written, the disk is too small, the device
+            does not exist, or the logger's package is not installed.
     """
     _check(cfg, out, logger)
-    if out is not None:
-        prepare_run(out, cfg)
-    log = get_logger(logger or "", logger_name=str(out), experiment_name="log")
+    return _train(cfg, None if out is None else Path(out), logger, progress)
+
+
+def resume(
+    out: str | Path, frames: int | None = None, logger: Logger | None = None, progress: bool = True
+) -> Run:
+    """Go on with a run that was stopped, from its newest checkpoint that is whole; without one, begin again.
+
+    Parameters, target network, optimiser, exploration, replay buffer, collector, games, random numbers,
+    metrics and counters are as they were, so that on one CPU thread the run ends as if it had never stopped.
+    Only ``"seconds"`` differs. Where an environment's state cannot be known (see
+    :class:`recdqn.games.Game`), its episodes begin anew, and a line says so.
+
+    Args:
+        out: the folder that the run was saved into.
+        frames: environment steps in all, if there shall be more than the run was made for.
+        logger: as for :func:`train`.
+        progress: as for :func:`train`.
+
+    Raises:
+        UserError: also if there is no run, or nothing left to do.
+    """
+    cfg, out = load_config(out), Path(out)
+    _check(cfg, out, logger)
+    if frames is not None:
+        cfg = cfg.replace(train={"total_frames": frames})
+    return _train(cfg, out, logger, progress, resumed=True)
+
+
+def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, resumed: bool = False) -> Run:
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="recdqn-", ignore_cleanup_errors=True)
-        )
+        stop = Stop()
+        if out is not None:
+            stack.enter_context(stop)
         stack.enter_context(_reproducible(cfg))
         env = make_env(cfg.env)
         env.set_seed(cfg.seed)
@@ -87,73 +188,209 @@ def train(
         target = SoftUpdate(loss_fn, tau=cfg.loss.tau)
         average = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.average))
         optim = torch.optim.Adam(loss_fn.parameters(), lr=cfg.train.learning_rate, fused=True)
+        _check_room(cfg, env, out)
+        if out is not None:
+            if not resumed:
+                prepare_run(out, cfg)
+            stack.enter_context(_alone(out))
+        prefix = "recdqn-" if out is None else SCRATCH
+        scratch = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=prefix, dir=out, ignore_cleanup_errors=True)
+        )
         buffer = make_replay_buffer(cfg, scratch)
         collector = make_collector(cfg, env, policy, buffer)
         stack.callback(collector.shutdown)
 
-        run, frames, updates, start = Run(cfg, average.module), 0, 0, time.perf_counter()
-        losses: list[float] = []
-        norms: list[float] = []
+        at = Progress()
+        checkpoints = None
+        if out is not None:
+            networks = {"policy": policy, "loss": loss_fn, "average": average, "optim": optim}
+            running = {"collection": Collection(collector, env), "random": GlobalRNGState(), "progress": at}
+            checkpoints = Checkpoints(out, cfg, **networks, **running, buffer=buffer)
+        if resumed:
+            _load(checkpoints, cfg, at)
+        run = Run(cfg, average.module, at.metrics)
+        log = _logger(out, logger, at.metrics)
         bar = stack.enter_context(
             tqdm(
                 total=cfg.train.collections * cfg.train.frames_per_batch,
+                initial=at.frames,
                 unit="frame",
                 disable=not progress,
                 dynamic_ncols=True,
                 mininterval=0.5,  # seconds
             )
         )
-        for collection, _ in enumerate(collector, start=1):
-            frames += cfg.train.frames_per_batch
-            bar.update(cfg.train.frames_per_batch)
-            exploration.step(cfg.train.frames_per_batch)
-            last = collection == cfg.train.collections
+        stack.enter_context(_explained(out, loss_fn, at))
+        saved = time.perf_counter()
+        begun, total = saved - at.seconds, cfg.train.collections * cfg.train.frames_per_batch
+        collections = iter(collector)
 
-            if frames >= cfg.train.warmup_frames:
-                _set_learning_rate(optim, cfg, frames)
-                for _ in range(cfg.train.updates):
-                    loss = loss_fn(buffer.sample().to(cfg.device))["loss"]
-                    loss.backward()
-                    norm = torch.nn.utils.clip_grad_norm_(loss_fn.parameters(), cfg.train.max_grad_norm)
-                    optim.step()
-                    optim.zero_grad()
-                    target.step()
-                    average.update_parameters(policy)
-                    losses.append(loss.item())
-                    norms.append(norm.item())
-                updates += cfg.train.updates
-                if not math.isfinite(losses[-1]):
-                    raise FloatingPointError(f"the loss is {losses[-1]} after {frames} frames")
-
-            if losses and (collection % cfg.train.eval_every == 0 or last):
-                result = evaluate(run.policy, cfg.env, cfg.train.eval_episodes, seed=collection)
-                row = {
-                    "frames": frames,
-                    "updates": updates,
-                    "seconds": round(time.perf_counter() - start, 1),
-                    "returns": list(result.returns),
-                    "loss": sum(losses) / len(losses),
-                    "grad_norm": sum(norms) / len(norms),
-                    "eps": round(exploration.eps.item(), 4),
-                }
-                run.metrics.append(row)
-                losses, norms = [], []
-                bar.set_postfix({"return": f"{result.mean:.0f}", "loss": f"{row['loss']:.2g}"})
-                if log is not None:
-                    for name in ("loss", "grad_norm", "eps"):
-                        log.log_scalar(f"train/{name}", row[name], step=frames)
-                    log.log_scalar("eval/return", result.mean, step=frames)
-                if result.mean >= cfg.train.solved_return:
-                    confirmed = evaluate(
-                        run.policy, cfg.env, cfg.train.solved_episodes, seed=cfg.train.total_frames
-                    )
-                    if confirmed.mean >= cfg.train.solved_return:
-                        run.final = confirmed
-                if out is not None:
-                    save_checkpoint(out, run)
-                if run.final is not None:
+        while stop.signal is None:
+            if at.left == 0:
+                number = at.frames // cfg.train.frames_per_batch
+                if at.losses and (number % cfg.train.eval_every == 0 or at.frames >= total):
+                    result = None
+                    with stop.at_once():
+                        result, run.final = _evaluate(run, number)
+                    if result is None:
+                        break  # it was stopped; it comes again when the run goes on
+                    at.seconds, at.solved = time.perf_counter() - begun, run.final is not None
+                    row = at.evaluated(result, cfg.train.max_grad_norm, exploration.eps.item())
+                    bar.set_postfix({"return": f"{result.mean:.0f}", "loss": f"{row['loss']:.2g}"})
+                    _log(log, row)
+                    if out is not None:
+                        save_checkpoint(out, run)
+                if at.solved or at.frames >= total:
                     break
+                next(collections)
+                claim(scratch)
+                at.frames += cfg.train.frames_per_batch
+                bar.update(cfg.train.frames_per_batch)
+                exploration.step(cfg.train.frames_per_batch)
+                if at.frames >= cfg.train.warmup_frames:
+                    _set_learning_rate(optim, cfg, at.frames)
+                    at.left = cfg.train.updates
+
+            while at.left and stop.signal is None:
+                batch = buffer.sample().to(cfg.device)
+                loss = loss_fn(batch)["loss"]
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(loss_fn.parameters(), cfg.train.max_grad_norm)
+                at.losses.append(loss.item())
+                at.norms.append(norm.item())
+                if not math.isfinite(at.losses[-1] + at.norms[-1]):
+                    raise NotFinite(_not_finite(loss_fn, batch, at), batch)
+                optim.step()
+                optim.zero_grad()
+                target.step()
+                average.update_parameters(policy)
+                at.updates += 1
+                at.left -= 1
+
+            if checkpoints is not None and time.perf_counter() - saved >= cfg.train.save_seconds:
+                saved = time.perf_counter()
+                at.seconds = saved - begun
+                checkpoints.save(at.step)
+
+        if checkpoints is not None:
+            stop.rest()
+            at.seconds = time.perf_counter() - begun
+            checkpoints.save(at.step)
+        if stop.signal is not None and not at.solved:
+            raise Stopped(
+                stop.signal, f"stopped after {at.frames} frames; go on by 'recdqn train --resume {out}'"
+            )
     return run
+
+
+def _evaluate(run: Run, number: int) -> tuple[Evaluation, Evaluation | None]:
+    """Play greedy episodes, and if their mean return is high enough, more of them to confirm it."""
+    cfg = run.cfg.train
+    result = evaluate(run.policy, run.cfg.env, cfg.eval_episodes, seed=number)
+    if result.mean < cfg.solved_return:
+        return result, None
+    confirmed = evaluate(run.policy, run.cfg.env, cfg.solved_episodes, seed=cfg.total_frames)
+    return result, confirmed if confirmed.mean >= cfg.solved_return else None
+
+
+def _load(checkpoints: Checkpoints, cfg: Config, at: Progress) -> None:
+    """Load the newest checkpoint that is whole, and say what is not as it was."""
+    out = checkpoints.folder
+    found = checkpoints.load(_say)
+    if found and (at.solved or at.frames >= cfg.train.total_frames and not at.losses):
+        solved = "solved" if at.solved else "not solved; --frames N with a larger N trains on"
+        raise UserError(
+            f"{out} is finished after {at.frames} frames ({solved}): there is nothing to go on with"
+        )
+    if not found:
+        _say(f"{out} has no checkpoint that can be used: the run begins again")
+    elif not checkpoints.checkpoint.components["collection"].exact:
+        _say("the state of these environments cannot be known: their episodes begin anew")
+
+
+def _not_finite(loss_fn: RecurrentDQNLoss, batch: TensorDictBase, at: Progress) -> str:
+    """Say what is not a finite number, the first in the order in which it is computed."""
+    for key, value in batch.items(include_nested=True, leaves_only=True):
+        if value.is_floating_point() and not value.isfinite().all():
+            return f"{key!r} in a batch is not finite"
+    if not math.isfinite(at.losses[-1]):
+        return f"the loss is {at.losses[-1]}"
+    for name, parameter in loss_fn.named_parameters():
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient of {name} is not finite"
+    return f"the norm of the gradient is {at.norms[-1]}"
+
+
+@contextlib.contextmanager
+def _explained(out: Path | None, loss_fn: RecurrentDQNLoss, at: Progress) -> Iterator[None]:
+    """End with one line, and keep what reproduces a number that is not finite: batch and weights."""
+    try:
+        yield
+    except NotFinite as error:
+        message = f"{error}, after {at.frames} frames and {at.updates} updates"
+        if out is not None:
+            batch = error.batch.detach().cpu().flatten_keys(".").to_dict()
+            torch.save({"batch": batch, "loss": dict(loss_fn.state_dict())}, out / BATCH)
+            message += f"; batch and weights are in {out / BATCH}"
+        raise NotFinite(message, error.batch) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {out} ({error.strerror}): make room and go on from the last checkpoint by "
+            f"'recdqn train --resume {out}'"
+        ) from error
+
+
+def _check_room(cfg: Config, env: TransformedEnv, out: Path | None) -> None:
+    """Refuse a replay buffer for which, with its copies in checkpoints, the disk has no room."""
+    size = stored_bytes(cfg, env)
+    needed = size if out is None else COPIES * size
+    place = Path(tempfile.gettempdir()) if out is None else out
+    while not place.exists():
+        place = place.absolute().parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(
+            f"{place} has {free / 1e6:.0f} MB free; a replay buffer of {size / 1e6:.0f} MB and its copies "
+            f"need {needed / 1e6:.0f} MB: choose another folder, or a smaller replay.capacity"
+        )
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Let no other process train in the same folder; and clear away what a killed one has left there."""
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        sweep(out)
+        yield
+    except BlockingIOError:
+        raise UserError(f"another process trains in {out}: wait for it, or stop it") from None
+    finally:
+        os.close(folder)
+
+
+def _logger(out: Path | None, name: str | None, metrics: list[dict]) -> TorchRLLogger | None:
+    """Build a logger of TorchRL's that begins with the metrics there are."""
+    if name is None:
+        return None
+    shutil.rmtree(out / "log", ignore_errors=True)
+    log = get_logger(name, logger_name=str(out), experiment_name="log")
+    for row in metrics:
+        _log(log, row)
+    return log
+
+
+def _log(log: TorchRLLogger | None, row: dict) -> None:
+    if log is None:
+        return
+    for name in ("loss", "grad_norm", "clipped", "eps"):
+        log.log_scalar(f"train/{name}", row[name], step=row["frames"])
+    log.log_scalar("eval/return", sum(row["returns"]) / len(row["returns"]), step=row["frames"])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _check(cfg: Config, out: str | Path | None, logger: str | None) -> None:
@@ -196,13 +433,15 @@ def _set_learning_rate(optim: torch.optim.Optimizer, cfg: Config, frames: int) -
 
 @contextlib.contextmanager
 def _reproducible(cfg: Config) -> Iterator[None]:
-    """Seed PyTorch and set its threads; put both back afterwards."""
-    threads = torch.get_num_threads()
-    devices = [cfg.device] if cfg.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(cfg.seed)
-        torch.set_num_threads(cfg.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    """Seed the global random numbers and set PyTorch's threads; put all back afterwards."""
+    random_numbers, threads = GlobalRNGState(), torch.get_num_threads()
+    before = random_numbers.state_dict()
+    torch.manual_seed(cfg.seed)
+    random.seed(cfg.seed)
+    np.random.seed(cfg.seed % 2**32)
+    torch.set_num_threads(cfg.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        random_numbers.load_state_dict(before)

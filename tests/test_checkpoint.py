@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recdqn import checkpoint, evaluate, load_checkpoint, save_checkpoint, train
-from recdqn.checkpoint import CONFIG, MANIFEST, METRICS, WEIGHTS
+from recdqn.checkpoint import CHECKPOINTS, CONFIG, MANIFEST, METRICS, WEIGHTS
 from recdqn.config import UserError
 
 
@@ -23,10 +23,10 @@ def test_round_trip(run, tmp_path):
     assert all(torch.equal(value, state[key]) for key, value in again.policy.state_dict().items())
 
 
-def test_folder_holds_four_files_and_no_leftovers(run, tmp_path):
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted(
-        [CONFIG, MANIFEST, METRICS, WEIGHTS]
-    )
+def test_folder_holds_four_files_one_checkpoint_and_no_leftovers(run, tmp_path):
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {CHECKPOINTS, CONFIG, MANIFEST, METRICS, WEIGHTS}
+    (end,) = (tmp_path / "run" / CHECKPOINTS).iterdir()
+    assert end.name == f"checkpoint-{512 + 10 + 2:012d}.torchrl"  # frames, updates and evaluations
 
 
 def test_manifest_says_what_made_it(run, tmp_path):
@@ -45,13 +45,31 @@ def test_saving_again_replaces(run, tmp_path):
 
 
 def test_not_a_run(tmp_path):
-    with pytest.raises(UserError, match="is not a run: config.json, metrics.json, policy.pt not found"):
+    with pytest.raises(UserError, match="is not a run: config.json not found"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_run_without_an_evaluation(tiny, tmp_path):
+    checkpoint.prepare_run(tmp_path / "run", tiny)
+    with pytest.raises(UserError, match="has no metrics.json and no policy.pt; .*recdqn train --resume"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_a_run_of_another_version_names_it(tiny, tmp_path):
+    """Settings that this version does not know are refused with the version that does."""
+    checkpoint.prepare_run(tmp_path, tiny)
+    config, manifest = (json.loads((tmp_path / name).read_text()) for name in (CONFIG, MANIFEST))
+    config["train"]["cosine"] = True
+    manifest["versions"]["recdqn"] = "9.1.0"
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"was written by recdqn 9.1.0, and this is .*cosine.*recdqn==9.1.0"):
         load_checkpoint(tmp_path)
 
 
 def test_a_used_folder_is_not_overwritten(run, tmp_path, tiny):
     before = (tmp_path / "run" / WEIGHTS).read_bytes()
-    with pytest.raises(UserError, match="run is not empty: choose another folder"):
+    with pytest.raises(UserError, match="run is not empty, it holds a run: .*recdqn train --resume"):
         train(tiny, out=tmp_path / "run", progress=False)
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
 

@@ -1,11 +1,10 @@
 import math
-import os
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from torchrl.data import TensorDictReplayBuffer
+from torchrl.checkpoint import GlobalRNGState
 
 from recdqn import Config, evaluate, train
 from recdqn.config import ConfigError, UserError
@@ -48,14 +47,17 @@ def test_another_seed_other_metrics(short_run):
     assert without_time(train(short_run.cfg.replace(seed=1), progress=False)) != without_time(short_run)
 
 
-def test_leaves_the_callers_state_alone(short_run):
+def test_leaves_the_callers_state_alone(short_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     torch.set_num_threads(2)
-    before, files = torch.get_rng_state(), set(os.listdir(tempfile.gettempdir()))
+    numbers = GlobalRNGState()
+    before = numbers.state_dict()
     train(short_run.cfg.replace(train={"total_frames": 256}), progress=False)
-    assert torch.equal(torch.get_rng_state(), before)
+    after = numbers.state_dict()
+    assert torch.equal(after["torch_cpu"], before["torch_cpu"])
+    assert torch.equal(after["numpy"][1], before["numpy"][1]) and after["python"] == before["python"]
     assert torch.get_num_threads() == 2
-    left = {name for name in set(os.listdir(tempfile.gettempdir())) - files if name.startswith("recdqn-")}
-    assert left == set()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_stops_when_solved(tiny):
@@ -97,19 +99,6 @@ def test_pixels_make_finite_updates():
     run = train(cfg, progress=False)
     assert run.metrics[-1]["updates"] == 2
     assert math.isfinite(run.metrics[-1]["loss"]) and run.metrics[-1]["grad_norm"] > 0
-
-
-def test_not_finite_stops_at_once(tiny, monkeypatch):
-    sample = TensorDictReplayBuffer.sample
-
-    def poisoned(self, *args, **kwargs):
-        batch = sample(self, *args, **kwargs)
-        batch["next", "reward"].fill_(math.nan)
-        return batch
-
-    monkeypatch.setattr(TensorDictReplayBuffer, "sample", poisoned)
-    with pytest.raises(FloatingPointError, match="the loss is nan after 256 frames"):
-        train(tiny, progress=False)
 
 
 @pytest.mark.parametrize(

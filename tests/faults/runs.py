@@ -1,0 +1,79 @@
+"""Runs in processes of their own, which may be killed; forked from one that has imported everything."""
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+
+import gymnasium as gym
+import torch
+
+from recdqn import cli, resume, train
+from recdqn.config import UserError
+from recdqn.interrupt import Stopped
+
+context = get_context("forkserver")
+context.set_forkserver_preload(["recdqn.cli"])
+
+
+def start(function, *args, log=os.devnull, tmp=None, limit=None):
+    """Run ``function(*args)``: what it prints goes to ``log``, its temporary files to ``tmp``."""
+    process = context.Process(target=_inside, args=(function, args, str(log), tmp and str(tmp), limit))
+    process.start()
+    return process
+
+
+def _inside(function, args, log, tmp, limit):
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if limit is not None:  # bytes that a file may have
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    tempfile.tempdir = tmp
+    torch.set_num_threads(1)
+    function(*args)
+
+
+def command(*args):
+    """Do what ``recdqn ...`` does."""
+    sys.argv = ["recdqn", *map(str, args)]
+    cli.main()
+
+
+def fresh(cfg, out):
+    """Train anew."""
+    train(cfg, out=out, progress=False)
+
+
+def go_on(cfg, out):
+    """Do what a reader does after a run was killed, at whatever moment."""
+    if not (out / "config.json").exists():
+        return fresh(cfg, out)
+    try:
+        resume(out, progress=False)
+    except UserError as error:
+        if "is finished" not in str(error):
+            raise
+
+
+def hang(cfg, out):
+    """Train with environments of which one hangs in its hundredth step, and tells so by a file."""
+    step, steps = gym.Wrapper.step, []
+
+    def hanging(self, action):
+        steps.append(action)
+        if len(steps) == 2_000:
+            (out / "hangs").touch()
+            time.sleep(60)
+        return step(self, action)
+
+    gym.Wrapper.step = hanging
+    try:
+        fresh(cfg, out)
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        sys.exit(stopped.status)

@@ -1,0 +1,368 @@
+"""A run that is killed, stopped or damaged, and then resumed, ends as if nothing had happened."""
+
+import fcntl
+import io
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import tempfile
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from runs import command, fresh, go_on, hang, start
+
+from recdqn import Config, load_checkpoint, resume, train
+from recdqn.checkpoint import Checkpoints
+from recdqn.config import UserError
+from recdqn.games import Game
+
+
+@pytest.fixture(scope="module")
+def short() -> Config:
+    """Masked CartPole with a ring that wraps, evaluations, and a checkpoint at every chance."""
+    return Config.preset("masked-cartpole").replace(
+        env={"num_envs": 8},
+        train={
+            "total_frames": 1_024,
+            "warmup_frames": 256,
+            "updates": 3,
+            "eval_every": 3,
+            "eval_episodes": 3,
+            "save_seconds": 0.0,
+        },
+        policy={"hidden_size": 8, "features": 8, "head": 8},
+        replay={"slices": 4, "slice_len": 10, "capacity": 512},
+    )
+
+
+def outcome(out):
+    """Metrics without times, and weights."""
+    saved = json.loads((out / "metrics.json").read_text())
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in saved["evaluations"]]
+    return rows, saved["final"], torch.load(out / "policy.pt", weights_only=True)
+
+
+def same(a, b):
+    """Whether two outcomes are the same, bit for bit."""
+    return a[:2] == b[:2] and a[2].keys() == b[2].keys() and all(torch.equal(a[2][k], b[2][k]) for k in a[2])
+
+
+@pytest.fixture(scope="module")
+def whole(short, tmp_path_factory):
+    """What a run reaches that never stops, and the seconds it takes."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    start(fresh, short, out.with_name("first")).join()  # imports what is imported late
+    begun = time.perf_counter()
+    start(fresh, short, out).join()
+    return outcome(out), time.perf_counter() - begun
+
+
+def killed_and_resumed(short, whole, folder, moment):
+    """Kill a run after so many seconds, go on with it, and compare; return what is wrong, if anything is."""
+    expected, _ = whole
+    out, tmp, log = folder / "run", folder / "tmp", folder / "log"
+    tmp.mkdir(parents=True)
+    run = start(fresh, short, out, tmp=tmp, log=log)
+    run.join(moment)
+    run.kill()
+    run.join()
+    again = start(go_on, short, out, tmp=tmp, log=log)
+    again.join()
+    wrong = [] if again.exitcode == 0 else [f"exit {again.exitcode}", log.read_text()[-2_000:]]
+    if not wrong and not same(outcome(out), expected):
+        wrong.append("the outcome is another one")
+    names = {path.name for path in out.iterdir()}
+    if names != {"checkpoints", "config.json", "manifest.json", "metrics.json", "policy.pt"}:
+        wrong.append(f"the folder holds {names}")
+    states = [path.name for path in (out / "checkpoints").iterdir()]
+    if len(states) > 2 or not all(name.startswith("checkpoint-") for name in states):
+        wrong.append(f"the checkpoints are {states}")
+    return wrong + list(tmp.iterdir())
+
+
+def kill_often(short, whole, folder, times, seed):
+    moments = random.Random(seed)
+    jobs = [(folder / str(k), moments.uniform(0.0, 1.1) * whole[1]) for k in range(times)]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda job: killed_and_resumed(short, whole, *job), jobs))
+    wrong = {f"killed after {moment:.3f} s": w for (_, moment), w in zip(jobs, results, strict=True) if w}
+    assert not wrong
+
+
+def test_killed_at_random_moments(short, whole, tmp_path):
+    kill_often(short, whole, tmp_path, times=50, seed=0)
+
+
+@pytest.mark.long
+def test_killed_at_many_random_moments(short, whole, tmp_path):
+    kill_often(short, whole, tmp_path, times=500, seed=1)
+
+
+class Killed(BaseException):
+    """As good as kill -9, but in this process."""
+
+
+@pytest.fixture
+def killed(short, tmp_path, monkeypatch):
+    """The folder of a run that ended after its tenth checkpoint, in the middle of everything."""
+    saves = []
+    save = Checkpoints.save
+
+    def count(self, step):
+        save(self, step)
+        saves.append(step)
+        if len(saves) == 10:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", count)
+    with pytest.raises(Killed):
+        train(short, out=tmp_path / "run", progress=False)
+    monkeypatch.undo()
+    return tmp_path / "run"
+
+
+def newest(out):
+    return sorted((out / "checkpoints").glob("checkpoint-*"))
+
+
+def test_pixels_resume_exactly(tmp_path, monkeypatch):
+    """The picture buffer wraps, keeps last pictures aside, and moves slices at random: all of it goes on."""
+    cfg = Config.preset("pixel-cartpole").replace(
+        env={"num_envs": 4},
+        replay={"slices": 2, "capacity": 200},
+        train={
+            "total_frames": 512,
+            "frames_per_batch": 32,
+            "warmup_frames": 64,
+            "updates": 1,
+            "eval_every": 5,
+            "eval_episodes": 2,
+            "save_seconds": 0.0,
+        },
+    )
+    fresh(cfg, tmp_path / "whole")
+    whole = outcome(tmp_path / "whole")
+    save, saves = Checkpoints.save, []
+
+    def interrupt(self, step):
+        save(self, step)
+        saves.append(step)
+        if len(saves) in (3, 9):
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", interrupt)
+    for run in (fresh, go_on):
+        with pytest.raises(Killed):
+            run(cfg, tmp_path / "run")
+    go_on(cfg, tmp_path / "run")
+    assert len(saves) == 16 + 1
+    assert same(outcome(tmp_path / "run"), whole)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "not an archive", "missing"])
+def test_a_damaged_checkpoint_is_refused_and_the_older_one_used(killed, short, whole, capsys, damage):
+    older, newer = newest(killed)
+    data = newer.read_bytes()
+    broken = {"truncated": data[: len(data) // 2], "empty": b"", "not an archive": b"\0" * len(data)}
+    newer.unlink() if damage == "missing" else newer.write_bytes(broken[damage])
+    resume(killed, progress=False)
+    said = capsys.readouterr().err.splitlines()
+    if damage == "missing":
+        assert said == []
+    else:
+        (line,) = said
+        assert line.startswith(f"{newer} cannot be used (") and line.endswith("trying the one before it")
+    assert same(outcome(killed), whole[0])
+
+
+def test_without_a_usable_checkpoint_a_run_begins_again(killed, whole, capsys):
+    for path in newest(killed):
+        path.write_bytes(path.read_bytes()[:-100])
+    resume(killed, progress=False)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and said[2].endswith("no checkpoint that can be used: the run begins again")
+    assert same(outcome(killed), whole[0])
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,  # the same bits in every run of CI
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_flipped_bits_are_noticed_or_harmless(killed, whole, data):
+    """Whichever checkpoint is taken then: the run ends as if it had never stopped."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        shutil.copytree(killed, out)
+        path = newest(out)[data.draw(st.integers(0, 1), "file")]
+        content = bytearray(path.read_bytes())
+        # half of the flips hit the directory at the end of the archive, where zipfile looks first
+        first = data.draw(st.sampled_from([0, len(content) - 2_000]), "from")
+        for place in data.draw(st.lists(st.integers(first, len(content) - 1), min_size=1, max_size=5), "at"):
+            content[place] ^= 1 << data.draw(st.integers(0, 7), "bit")
+        path.write_bytes(content)
+        resume(out, progress=False)
+        assert same(outcome(out), whole[0])
+
+
+class Evil:
+    """What an attacker would put into a file: code that runs when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("how", ["in place of a state", "beside it", "as a stored directory"])
+def test_a_checkpoint_with_code_is_refused(killed, whole, capsys, tmp_path, monkeypatch, how):
+    """Its checksums are right, so only the way of reading it can help."""
+    monkeypatch.chdir(tmp_path)
+    newer = newest(killed)[1]
+    code = io.BytesIO()
+    torch.save(Evil(), code)
+    with zipfile.ZipFile(newer) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    manifest = json.loads(files["manifest.json"])
+    part = manifest["components"]["optim"]
+    if how == "in place of a state":
+        files[f"{part['path']}/state.pt"] = code.getvalue()
+    else:
+        # tensordict 0.14.3 unpickles such a file where it loads a directory
+        name = "other.pt" if how == "beside it" else "state/other.pickle"
+        files[f"{part['path']}/{name}"] = pickle.dumps(Evil())
+        part["files"].append(name)
+        if how == "as a stored directory":
+            part["files"].remove("state.pt")
+    files["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(newer, "w") as new:
+        for name, content in files.items():
+            new.writestr(name, content)
+    resume(killed, progress=False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{newer} cannot be used (")
+    assert not (tmp_path / "ran").exists()
+    assert same(outcome(killed), whole[0])
+
+
+def test_a_changed_configuration_is_refused(killed):
+    path = killed / "config.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(UserError, match="config.json is not the configuration that .* was made with"):
+        resume(killed, progress=False)
+
+
+def test_a_finished_run_has_nothing_to_go_on_with_but_more_frames(short, tmp_path):
+    run = train(short, out=tmp_path / "run", progress=False)
+    with pytest.raises(UserError, match="is finished after 1024 frames .not solved; --frames N"):
+        resume(tmp_path / "run", progress=False)
+    longer = resume(tmp_path / "run", frames=1_280, progress=False)
+    assert longer.metrics[: len(run.metrics)] == run.metrics
+    assert longer.metrics[-1]["frames"] == 1_280
+    assert load_checkpoint(tmp_path / "run").cfg.train.total_frames == 1_280
+    with pytest.raises(UserError, match="is finished after 1280 frames"):
+        resume(tmp_path / "run", progress=False)
+
+
+def test_a_solved_run_is_finished(short, tmp_path):
+    train(short.replace(train={"solved_return": 1.0, "solved_episodes": 2}), tmp_path / "run", progress=False)
+    with pytest.raises(UserError, match=r"is finished after 384 frames \(solved\)"):
+        resume(tmp_path / "run", progress=False)
+
+
+def test_a_logger_goes_on_without_doubles(killed, short):
+    resume(killed, logger="csv", progress=False)
+    logged = (killed / "log/scalars/eval/return.csv").read_text().split()
+    assert [int(line.split(",")[0]) for line in logged] == [384, 576, 768, 960, 1_024]
+
+
+def test_episodes_of_unknown_environments_begin_anew(killed, short, capsys, monkeypatch):
+    """Where a game cannot be known to be complete, nothing of it is guessed."""
+    out = killed.with_name("other")
+    monkeypatch.setattr(Game, "game", None)
+    save, saves = Checkpoints.save, []
+
+    def interrupt(self, step):
+        save(self, step)
+        saves.append(step)
+        if len(saves) == 10:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", interrupt)
+    with pytest.raises(Killed):
+        train(short, out=out, progress=False)
+    resume(out, progress=False)
+    said = capsys.readouterr().err
+    assert said == "the state of these environments cannot be known: their episodes begin anew\n"
+    assert [row["frames"] for row in outcome(out)[0]] == [384, 576, 768, 960, 1_024]
+
+
+def test_two_processes_do_not_train_in_one_folder(killed):
+    folder = os.open(killed, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match="another process trains in"):
+        resume(killed, progress=False)
+    os.close(folder)
+    resume(killed, progress=False)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("preset", ["masked-cartpole", "pixel-cartpole"])
+def test_a_signal_saves_and_stops(tmp_path, preset, number, status):
+    """A real command; the pixel one draws, and pygame's library would take SIGTERM for itself."""
+    out, log = tmp_path / "run", tmp_path / "log"
+    run = start(command, "train", preset, "--out", out, log=log)
+    wait(lambda: "frame/s" in log.read_text() and " 0/" not in log.read_text().splitlines()[-1], run, log)
+    os.kill(run.pid, number)
+    run.join(30)
+    assert run.exitcode == status
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("recdqn: stopped after ") and last.endswith(f"'recdqn train --resume {out}'")
+    frames = int(last.split()[3])
+    (path,) = newest(out)
+    with zipfile.ZipFile(path) as file:
+        manifest = json.loads(file.read("manifest.json"))
+        state = io.BytesIO(file.read(manifest["components"]["progress"]["path"] + "/state.pt"))
+    assert torch.load(state, weights_only=True)["frames"] == frames > 0
+
+
+def test_a_second_signal_stops_at_once(short, tmp_path):
+    """The first one comes while a step hangs, so that only the second can end the run by itself."""
+    out = tmp_path / "run"
+    run = start(hang, short, out)
+    wait(lambda: (out / "hangs").exists(), run)
+    os.kill(run.pid, signal.SIGINT)
+    time.sleep(0.2)  # two signals at the same moment may be told as one
+    os.kill(run.pid, signal.SIGTERM)
+    run.join(2.5)  # less than the patience of the first
+    assert run.exitcode == 143
+
+
+def test_a_step_that_hangs_is_given_up(short, tmp_path):
+    out, log = tmp_path / "run", tmp_path / "log"
+    run = start(hang, short, out, log=log)
+    wait(lambda: (out / "hangs").exists(), run)
+    os.kill(run.pid, signal.SIGTERM)
+    run.join(30)
+    assert run.exitcode == 143
+    assert "a step took longer than 3 seconds" in log.read_text()
+    assert len(newest(out)) == 2  # those of before
+
+
+def wait(ready, run, log=None):
+    """Wait until something is so, at most a minute."""
+    for _ in range(600):
+        if (log is None or log.exists()) and ready():
+            return
+        assert run.is_alive(), log and log.read_text()
+        time.sleep(0.1)
+    raise AssertionError("it never came to that")
