@@ -161,8 +161,9 @@ class Checkpoints:
         """
         try:
             self.rotation.save(self.checkpoint, step=step, metadata={"config": self.cfg.to_dict()})
-        except RuntimeError as error:  # how PyTorch reports a disk that is full
-            raise OSError(errno.ENOSPC, _line(error)) from error
+        except RuntimeError as error:  # how PyTorch says that it could not write
+            free = shutil.disk_usage(self.folder).free / 1e6
+            raise OSError(errno.ENOSPC, f"a write failed, {free:.0f} MB are free") from error
 
     def load(self, say: Callable[[str], None]) -> bool:
         """Load the newest state that is whole, and tell ``say`` of those that are not.

@@ -311,7 +311,7 @@ def _load(checkpoints: Checkpoints, cfg: Config, at: Progress) -> None:
 
 def _not_finite(loss_fn: RecurrentDQNLoss, batch: TensorDictBase, at: Progress) -> str:
     """Say what is not a finite number, the first in the order in which it is computed."""
-    for key, value in batch.items(include_nested=True, leaves_only=True):
+    for key, value in batch.exclude("td_error").items(include_nested=True, leaves_only=True):
         if value.is_floating_point() and not value.isfinite().all():
             return f"{key!r} in a batch is not finite"
     if not math.isfinite(at.losses[-1]):

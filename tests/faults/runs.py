@@ -61,12 +61,12 @@ def go_on(cfg, out):
 
 
 def hang(cfg, out):
-    """Train with environments of which one hangs in its hundredth step, and tells so by a file."""
+    """Train with environments of which one hangs in the end, and tells so by a file."""
     step, steps = gym.Wrapper.step, []
 
     def hanging(self, action):
         steps.append(action)
-        if len(steps) == 2_000:
+        if len(steps) == 500:
             (out / "hangs").touch()
             time.sleep(60)
         return step(self, action)

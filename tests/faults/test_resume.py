@@ -32,15 +32,15 @@ def short() -> Config:
     return Config.preset("masked-cartpole").replace(
         env={"num_envs": 8},
         train={
-            "total_frames": 1_024,
-            "warmup_frames": 256,
-            "updates": 3,
-            "eval_every": 3,
-            "eval_episodes": 3,
+            "total_frames": 640,
+            "warmup_frames": 128,
+            "updates": 2,
+            "eval_every": 4,
+            "eval_episodes": 2,
             "save_seconds": 0.0,
         },
         policy={"hidden_size": 8, "features": 8, "head": 8},
-        replay={"slices": 4, "slice_len": 10, "capacity": 512},
+        replay={"slices": 4, "slice_len": 10, "capacity": 256},
     )
 
 
@@ -113,14 +113,14 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed(short, tmp_path, monkeypatch):
-    """The folder of a run that ended after its tenth checkpoint, in the middle of everything."""
+    """The folder of a run that ended after its sixth checkpoint, in the middle of everything."""
     saves = []
     save = Checkpoints.save
 
     def count(self, step):
         save(self, step)
         saves.append(step)
-        if len(saves) == 10:
+        if len(saves) == 6:
             raise Killed
 
     monkeypatch.setattr(Checkpoints, "save", count)
@@ -194,7 +194,7 @@ def test_without_a_usable_checkpoint_a_run_begins_again(killed, whole, capsys):
 
 
 @settings(
-    max_examples=40,
+    max_examples=30,
     deadline=None,
     derandomize=True,  # the same bits in every run of CI
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -263,26 +263,26 @@ def test_a_changed_configuration_is_refused(killed):
 
 def test_a_finished_run_has_nothing_to_go_on_with_but_more_frames(short, tmp_path):
     run = train(short, out=tmp_path / "run", progress=False)
-    with pytest.raises(UserError, match="is finished after 1024 frames .not solved; --frames N"):
+    with pytest.raises(UserError, match="is finished after 640 frames .not solved; --frames N"):
         resume(tmp_path / "run", progress=False)
-    longer = resume(tmp_path / "run", frames=1_280, progress=False)
+    longer = resume(tmp_path / "run", frames=896, progress=False)
     assert longer.metrics[: len(run.metrics)] == run.metrics
-    assert longer.metrics[-1]["frames"] == 1_280
-    assert load_checkpoint(tmp_path / "run").cfg.train.total_frames == 1_280
-    with pytest.raises(UserError, match="is finished after 1280 frames"):
+    assert longer.metrics[-1]["frames"] == 896
+    assert load_checkpoint(tmp_path / "run").cfg.train.total_frames == 896
+    with pytest.raises(UserError, match="is finished after 896 frames"):
         resume(tmp_path / "run", progress=False)
 
 
 def test_a_solved_run_is_finished(short, tmp_path):
     train(short.replace(train={"solved_return": 1.0, "solved_episodes": 2}), tmp_path / "run", progress=False)
-    with pytest.raises(UserError, match=r"is finished after 384 frames \(solved\)"):
+    with pytest.raises(UserError, match=r"is finished after 256 frames \(solved\)"):
         resume(tmp_path / "run", progress=False)
 
 
 def test_a_logger_goes_on_without_doubles(killed, short):
     resume(killed, logger="csv", progress=False)
     logged = (killed / "log/scalars/eval/return.csv").read_text().split()
-    assert [int(line.split(",")[0]) for line in logged] == [384, 576, 768, 960, 1_024]
+    assert [int(line.split(",")[0]) for line in logged] == [256, 512, 640]
 
 
 def test_episodes_of_unknown_environments_begin_anew(killed, short, capsys, monkeypatch):
@@ -294,7 +294,7 @@ def test_episodes_of_unknown_environments_begin_anew(killed, short, capsys, monk
     def interrupt(self, step):
         save(self, step)
         saves.append(step)
-        if len(saves) == 10:
+        if len(saves) == 6:
             raise Killed
 
     monkeypatch.setattr(Checkpoints, "save", interrupt)
@@ -303,7 +303,7 @@ def test_episodes_of_unknown_environments_begin_anew(killed, short, capsys, monk
     resume(out, progress=False)
     said = capsys.readouterr().err
     assert said == "the state of these environments cannot be known: their episodes begin anew\n"
-    assert [row["frames"] for row in outcome(out)[0]] == [384, 576, 768, 960, 1_024]
+    assert [row["frames"] for row in outcome(out)[0]] == [256, 512, 640]
 
 
 def test_two_processes_do_not_train_in_one_folder(killed):
