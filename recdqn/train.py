@@ -278,9 +278,7 @@ def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, re
             at.seconds = time.perf_counter() - begun
             checkpoints.save(at.step)
         if stop.signal is not None and not at.solved:
-            raise Stopped(
-                stop.signal, f"stopped after {at.frames} frames; go on by 'recdqn train --resume {out}'"
-            )
+            raise Stopped(stop.signal, f"stopped after {at.frames} frames")
     return run
 
 
@@ -334,6 +332,9 @@ def _explained(out: Path | None, loss_fn: RecurrentDQNLoss, at: Progress) -> Ite
             torch.save({"batch": batch, "loss": dict(loss_fn.state_dict())}, out / BATCH)
             message += f"; batch and weights are in {out / BATCH}"
         raise NotFinite(message, error.batch) from None
+    except Stopped as stopped:
+        stopped.args = (f"{stopped}; go on by 'recdqn train --resume {out}'",)
+        raise
     except OSError as error:
         raise UserError(
             f"cannot write into {out} ({error.strerror}): make room and go on from the last checkpoint by "
