@@ -20,7 +20,7 @@ from torchrl.record.loggers import get_logger
 from tqdm import tqdm
 
 from recdqn.checkpoint import prepare_run, save_checkpoint
-from recdqn.config import Config, ConfigError, UserError
+from recdqn.config import Config, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import Evaluation, evaluate
 from recdqn.loss import make_loss
@@ -158,24 +158,9 @@ def train(
 
 def _check(cfg: Config, out: str | Path | None, logger: str | None) -> None:
     """Refuse what cannot work before anything is made."""
-    frames = cfg.train.collections * cfg.train.frames_per_batch
-    if frames < cfg.train.warmup_frames:
-        raise ConfigError(
-            f"total_frames={cfg.train.total_frames!r}: no update would be made in {frames} steps; "
-            f"expected at least warmup_frames={cfg.train.warmup_frames}"
-        )
-    if cfg.train.frames_per_batch % cfg.env.num_envs:
-        raise ConfigError(
-            f"frames_per_batch={cfg.train.frames_per_batch!r}: "
-            f"expected a multiple of num_envs={cfg.env.num_envs}"
-        )
-    if cfg.train.frames_per_batch == cfg.env.num_envs > 1:  # TorchRL 0.14.1 cannot store one step each
-        raise ConfigError(
-            f"frames_per_batch={cfg.train.frames_per_batch!r}: "
-            f"expected at least two steps of each of num_envs={cfg.env.num_envs}"
-        )
+    cfg.check_training()
     try:
-        torch.zeros(1, device=cfg.device)
+        torch.zeros(1, device=cfg.device).item()  # "meta" makes tensors that hold nothing
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device={cfg.device!r} cannot be used here ({reason}): try device='cpu'") from None
