@@ -113,6 +113,12 @@ CHOOSE = "there is no such setting; choose one of"
             lambda: Config.from_dict({"colour": "a"}),
             f"colour='a': {CHOOSE} name, seed, device, threads, env, policy, loss, replay, train",
         ),
+        (
+            lambda: Config.from_dict({"env": {"a\nb": 1, "num_env": 2}}),
+            "env.a b=1: there is no such setting; "
+            "choose one of observation, num_envs, image_size, loc, scale, reward_scale; "
+            "env.num_env=2: there is no such setting; did you mean env.num_envs?",
+        ),
         (lambda: Config.from_dict({"env": 3}), "env=3: expected an instance of EnvConfig"),
         (lambda: Config.from_dict([]), "[] is no configuration: expected a dictionary"),
         # what fits on its own, and not together
@@ -168,7 +174,7 @@ def test_wrong_values_are_refused(make, message):
 WRONG = {
     "seed": 1.5,
     "env": {"num_envs": 0, "nmu_envs": 2},
-    "policy": {"cell": "rnn", "channels": (1, "x")},
+    "policy": {"cell": "rnn", "channels": (1, "x"), "eps_start": 0.01},
     "replay": {"capacity": 64},
     "train": {"updates": None, "frames_per_batch": 65},
 }
@@ -178,6 +184,7 @@ NAMED = [
     "env.num_envs=0",
     "policy.cell='rnn'",
     "policy.channels=(1, 'x')",
+    "policy.eps_end=0.05",
     "train.updates=None",
     "replay.capacity=64",  # does not fit frames_per_batch, which is all right in itself
 ]
