@@ -174,7 +174,7 @@ def _peak(capacity: int, frames: int) -> int:
             "total_frames": frames,
             "warmup_frames": frames // 2,
             "eval_episodes": 2,
-            "solved_return": math.inf,
+            "solved_return": 2 * MAX_RETURN,
         },
     )
     run = recdqn.train(cfg, progress=False)

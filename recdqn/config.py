@@ -7,13 +7,19 @@ trying; what the presets reach is recorded in ``results/``.
 from __future__ import annotations
 
 import dataclasses
-import math
+import difflib
 import os
+import reprlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 ENV_ID = "CartPole-v1"
 MAX_RETURN = 500  # environment steps: CartPole-v1's time limit, and the most there is to gain
+LONGEST = 100  # characters of a text
+MOST_FRAMES = 10**12  # environment steps: years of them
+MOST_STEPS = 100_000  # in a batch
 
 
 class UserError(Exception):
@@ -24,26 +30,133 @@ class ConfigError(UserError, ValueError):
     """A setting that cannot be used: the message names it, what was expected, and what to try."""
 
 
-def _number(default: float | tuple, low: float, high: float = math.inf) -> Any:
-    return field(default=default, metadata={"low": low, "high": high})
+def _number(
+    default: float | tuple, low: float, high: float, multiple: int | None = None, entries: int = 100
+) -> Any:
+    """A field for numbers in a range; ``entries`` is the most that a tuple of them may have."""
+    return field(
+        default=default, metadata={"low": low, "high": high, "multiple": multiple, "entries": entries}
+    )
 
 
 class _Checked:
-    """Checks every field of a configuration against its range or its list of choices."""
+    """Refuses settings that cannot be used, and says in one line everything that is wrong with them."""
+
+    # Before __init__, which would refuse an unknown name by itself and say nothing of the others.
+    def __new__(cls, *args: Any, **values: Any) -> Self:
+        values |= zip((f.name for f in dataclasses.fields(cls)), args, strict=False)
+        prefix = cls.__name__.removesuffix("Config").lower()
+        wrong, known = _look(cls, values, f"{prefix}." if prefix else "")
+        wrong += _broken(RULES, known)
+        if wrong:
+            _refuse(wrong + _broken(TRAINING_RULES, known))
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for f in dataclasses.fields(self):
-            value, choices = getattr(self, f.name), get_args(hints[f.name])
-            if get_origin(hints[f.name]) is Literal and value not in choices:
-                raise ConfigError(f"{f.name}={value!r}: choose one of {', '.join(map(repr, choices))}")
-            if "low" not in f.metadata:
-                continue
-            low, high = f.metadata["low"], f.metadata["high"]
-            for item in value if isinstance(value, tuple) else (value,):
-                if isinstance(item, bool) or not isinstance(item, int | float) or not low <= item <= high:
-                    top = "" if high == math.inf else f" and at most {high:g}"
-                    raise ConfigError(f"{f.name}={item!r}: expected a number of at least {low:g}{top}")
+        """Make parts of dictionaries, and floats of whole numbers where floats are expected."""
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                object.__setattr__(self, name, hint(**value))
+            elif hint is float:
+                object.__setattr__(self, name, float(value))
+            elif hint == tuple[float, ...]:
+                object.__setattr__(self, name, tuple(map(float, value)))
+
+
+def _refuse(wrong: list[str]) -> None:
+    if wrong:
+        raise ConfigError(" ".join("; ".join(wrong).split()))  # one line, whatever the values print
+
+
+def _look(cls: type, values: dict[str, Any], prefix: str) -> tuple[list[str], dict[str, Any]]:
+    """Return what is wrong with single fields, and the others' values by dotted name."""
+    hints, wrong, known = get_type_hints(cls), [], {}
+    for name in [name for name in values if name not in hints]:
+        close = difflib.get_close_matches(str(name), hints, n=1)
+        advice = f"did you mean {prefix}{close[0]}?" if close else f"choose one of {', '.join(hints)}"
+        wrong.append(f"{prefix}{name}={_show(values[name])}: there is no such setting; {advice}")
+    for f in dataclasses.fields(cls):
+        hint, name = hints[f.name], prefix + f.name
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        value = values.get(f.name, default)
+        if isinstance(hint, type) and issubclass(hint, _Checked) and isinstance(value, hint | dict):
+            inside = value if isinstance(value, dict) else vars(value)
+            wrong_inside, known_inside = _look(hint, inside, f"{name}.")
+            wrong += wrong_inside
+            known |= known_inside
+        elif _fits(value, hint, f.metadata):
+            known[name] = value
+        else:
+            choose = "" if get_origin(hint) is Literal else "expected "
+            wrong.append(f"{name}={_show(value)}: {choose}{_wanted(hint, f.metadata)}")
+    return wrong, known
+
+
+def _fits(value: Any, hint: Any, limits: Mapping[str, Any]) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one, limits) for one in args)
+    if origin is Literal:
+        return isinstance(value, str) and value in args
+    if origin is tuple:
+        few = isinstance(value, tuple) and 1 <= len(value) <= limits["entries"]
+        return few and all(_fits(item, args[0], limits) for item in value)
+    if hint is str:
+        return isinstance(value, str) and 1 <= len(value) <= LONGEST and value.isprintable()
+    if hint not in (int, float):
+        return isinstance(value, origin or hint)
+    if isinstance(value, bool) or not isinstance(value, int if hint is int else int | float):
+        return False
+    inside = limits["low"] <= value <= limits["high"]  # neither infinite nor NaN
+    return inside and (limits["multiple"] is None or value % limits["multiple"] == 0)
+
+
+def _wanted(hint: Any, limits: Mapping[str, Any]) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_wanted(one, limits) for one in args)
+    if origin is Literal:
+        return f"choose one of {', '.join(map(repr, args))}"
+    if origin is tuple:
+        return f"a tuple of 1 to {limits['entries']} entries, each {_wanted(args[0], limits)}"
+    if hint is str:
+        return f"printable text of 1 to {LONGEST} characters"
+    if hint is bool:
+        return "True or False"
+    if hint not in (int, float):
+        return "None" if hint is NoneType else f"an instance of {hint.__name__}"
+    low, high = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (limits["low"], limits["high"]))
+    step = "" if limits["multiple"] is None else f", a multiple of {limits['multiple']}"
+    return f"a {'whole ' if hint is int else ''}number from {low} to {high}{step}"
+
+
+def _show(value: Any) -> str:
+    """``repr``, cut where it is long."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a very large number"
+
+
+class _Rule(NamedTuple):
+    """What fields must be together: ``expected`` says it of the first, with the values of all."""
+
+    fields: tuple[str, ...]
+    holds: Callable[..., bool]
+    expected: str
+
+
+def _broken(rules: tuple[_Rule, ...], known: dict[str, Any]) -> list[str]:
+    """Return which rules do not hold, of those whose fields are all known."""
+    broken = []
+    for rule in rules:
+        if known.keys() >= set(rule.fields):
+            values = [known[name] for name in rule.fields]
+            if not rule.holds(*values):
+                expected = rule.expected.format(*values)
+                broken.append(f"{rule.fields[0]}={_show(values[0])}: expected {expected}")
+    return broken
 
 
 @dataclass(frozen=True)
@@ -60,11 +173,11 @@ class EnvConfig(_Checked):
     """
 
     observation: Literal["masked", "pixels"] = "masked"
-    num_envs: int = _number(32, 1)
-    image_size: int = _number(84, 36)
-    loc: tuple[float, ...] = (0.0, 0.0)
-    scale: tuple[float, ...] = (2.0, 20.0)
-    reward_scale: float = _number(0.01, 0.0)
+    num_envs: int = _number(32, 1, 10_000)
+    image_size: int = _number(84, 36, 400, multiple=4)
+    loc: tuple[float, ...] = _number((0.0, 0.0), -1_000_000, 1_000_000)
+    scale: tuple[float, ...] = _number((2.0, 20.0), -1_000_000, 1_000_000)
+    reward_scale: float = _number(0.01, 1e-6, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -86,18 +199,18 @@ class PolicyConfig(_Checked):
     """
 
     cell: Literal["lstm", "gru"] = "lstm"
-    hidden_size: int = _number(64, 1)
-    features: int = _number(64, 1)
-    contrast: float = _number(4.0, 0.0)
-    channels: tuple[int, ...] = _number((16, 32, 32), 1)
-    kernels: tuple[int, ...] = _number((2, 4, 3), 1)
-    strides: tuple[int, ...] = _number((1, 2, 1), 1)
+    hidden_size: int = _number(64, 1, 2_048)
+    features: int = _number(64, 1, 2_048)
+    contrast: float = _number(4.0, 0, 1_000)
+    channels: tuple[int, ...] = _number((16, 32, 32), 1, 512, entries=8)
+    kernels: tuple[int, ...] = _number((2, 4, 3), 1, 16, entries=8)
+    strides: tuple[int, ...] = _number((1, 2, 1), 1, 16, entries=8)
     bfloat16: bool = True
-    head: int = _number(64, 1)
-    initial_value: float = 1.0
-    eps_start: float = _number(1.0, 0.0, 1.0)
-    eps_end: float = _number(0.05, 0.0, 1.0)
-    eps_frames: int = _number(16_000, 1)
+    head: int = _number(64, 1, 2_048)
+    initial_value: float = _number(1.0, -1_000_000, 1_000_000)
+    eps_start: float = _number(1.0, 0, 1)
+    eps_end: float = _number(0.05, 0, 1)
+    eps_frames: int = _number(16_000, 1, MOST_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -115,12 +228,12 @@ class LossConfig(_Checked):
         tau: share of the online weights that moves into the target network at each update.
     """
 
-    gamma: float = _number(0.99, 0.0, 1.0)
-    n_steps: int = _number(5, 1)
+    gamma: float = _number(0.99, 0, 1)
+    n_steps: int = _number(5, 1, 10_000)
     double_dqn: bool = True
-    burn_in: int = _number(0, 0)
+    burn_in: int = _number(0, 0, 10_000)
     value_rescale: bool = False
-    tau: float = _number(0.01, 0.0, 1.0)
+    tau: float = _number(0.01, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -136,10 +249,10 @@ class ReplayConfig(_Checked):
             :class:`recdqn.replay.PictureReplayBuffer`.
     """
 
-    capacity: int = _number(60_000, 1)
-    slice_len: int = _number(20, 1)
-    slices: int = _number(32, 1)
-    shift: int = _number(3, 0)
+    capacity: int = _number(60_000, 1, 100_000_000)
+    slice_len: int = _number(20, 1, 10_000)
+    slices: int = _number(32, 1, 10_000)
+    shift: int = _number(3, 0, 100)
 
 
 @dataclass(frozen=True)
@@ -162,19 +275,19 @@ class TrainConfig(_Checked):
         save_seconds: between two checkpoints of a run that has a folder.
     """
 
-    total_frames: int = _number(100_000, 1)
-    frames_per_batch: int = _number(64, 1)
-    warmup_frames: int = _number(1_024, 0)
-    updates: int = _number(8, 1)
-    learning_rate: float = _number(5e-4, 0.0, 1.0)
-    final_learning_rate: float = _number(1e-5, 0.0, 1.0)
-    max_grad_norm: float = _number(10.0, 0.0)
-    average: float = _number(0.999, 0.0, 1.0)
-    eval_every: int = _number(25, 1)
-    eval_episodes: int = _number(20, 1)
-    solved_return: float = _number(475.0, 0.0)
-    solved_episodes: int = _number(100, 1)
-    save_seconds: float = _number(60.0, 0.0)
+    total_frames: int = _number(100_000, 1, MOST_FRAMES)
+    frames_per_batch: int = _number(64, 1, 100_000)
+    warmup_frames: int = _number(1_024, 0, MOST_FRAMES)
+    updates: int = _number(8, 1, 100_000)
+    learning_rate: float = _number(5e-4, 0, 1)
+    final_learning_rate: float = _number(1e-5, 0, 1)
+    max_grad_norm: float = _number(10.0, 0, 1_000_000_000)
+    average: float = _number(0.999, 0, 1)
+    eval_every: int = _number(25, 1, MOST_FRAMES)
+    eval_episodes: int = _number(20, 1, 10_000)
+    solved_return: float = _number(475.0, 0, 1_000_000_000)
+    solved_episodes: int = _number(100, 1, 10_000)
+    save_seconds: float = _number(60.0, 0, 1_000_000)
 
     @property
     def collections(self) -> int:
@@ -195,9 +308,9 @@ class Config(_Checked):
     """
 
     name: str = "masked-cartpole"
-    seed: int = _number(0, 0)
+    seed: int = _number(0, 0, 2**32 - 1)
     device: str = "cpu"
-    threads: int = _number(1, 1)
+    threads: int = _number(1, 1, 1_024)
     env: EnvConfig = field(default_factory=EnvConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -223,9 +336,9 @@ class Config(_Checked):
             4
         """
         for key, value in parts.items():
-            if isinstance(value, dict):
-                parts[key] = dataclasses.replace(getattr(self, key), **value)
-        return dataclasses.replace(self, **parts)
+            if isinstance(value, dict) and isinstance(part := getattr(self, key, None), _Checked):
+                parts[key] = vars(part) | value
+        return Config(**(vars(self) | parts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dictionaries of plain values, ready for JSON."""
@@ -234,16 +347,98 @@ class Config(_Checked):
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
         """Rebuild a configuration from :meth:`to_dict` (JSON's lists become tuples again)."""
-        parts = {"env": EnvConfig, "policy": PolicyConfig, "loss": LossConfig}
-        parts |= {"replay": ReplayConfig, "train": TrainConfig}
-        try:
-            built = dict(values)
-            for name in parts.keys() & values.keys():
-                fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
-                built[name] = parts[name](**fields)
-            return Config(**built)
-        except TypeError as error:
-            raise ConfigError(f"not a configuration of this version of recdqn: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{_show(values)} is no configuration: expected a dictionary")
+        return Config(**{str(name): _tuples(value) for name, value in values.items()})
+
+    def check_training(self) -> None:
+        """Refuse what only training cannot use; all else is refused when a configuration is built.
+
+        Raises:
+            ConfigError: naming every field that does not fit the others.
+        """
+        _refuse(_broken(TRAINING_RULES, _look(Config, vars(self), "")[1]))
+
+
+def _tuples(value: Any) -> Any:
+    """Turn JSON's lists into tuples, in a part as well."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _convolved(size: int, kernels: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """How many places are left of ``size`` pixels: squares of four become one, then convolutions."""
+    size //= 4
+    for kernel, stride in zip(kernels, strides, strict=False):
+        size = (size - kernel) // stride + 1 if size >= kernel else 0
+    return size
+
+
+RULES = (
+    _Rule(
+        ("policy.kernels", "policy.channels"),
+        lambda kernels, channels: len(kernels) == len(channels),
+        "one entry for each of policy.channels={1}",
+    ),
+    _Rule(
+        ("policy.strides", "policy.channels"),
+        lambda strides, channels: len(strides) == len(channels),
+        "one entry for each of policy.channels={1}",
+    ),
+    _Rule(
+        ("policy.eps_end", "policy.eps_start"),
+        lambda end, start: end <= start,
+        "at most policy.eps_start={1}",
+    ),
+    _Rule(
+        ("env.image_size", "policy.kernels", "policy.strides", "env.observation"),
+        lambda size, kernels, strides, seen: seen != "pixels" or _convolved(size, kernels, strides) > 0,
+        "a picture that is large enough for policy.kernels={1} and policy.strides={2}",
+    ),
+)
+# Only training needs these: a configuration that breaks them still makes an environment or a policy.
+TRAINING_RULES = (
+    _Rule(
+        ("train.frames_per_batch", "env.num_envs"),
+        lambda frames, envs: frames % envs == 0,
+        "a multiple of env.num_envs={1}",
+    ),
+    _Rule(
+        ("train.frames_per_batch", "env.num_envs"),  # TorchRL 0.14.1 cannot store one step each
+        lambda frames, envs: envs == 1 or frames != envs,
+        "at least two steps of each of env.num_envs={1}",
+    ),
+    _Rule(
+        ("train.total_frames", "train.frames_per_batch", "train.warmup_frames"),
+        lambda total, batch, warmup: max(total // batch, 1) * batch >= warmup,
+        "enough for train.warmup_frames={2} in whole collections of train.frames_per_batch={1}, "
+        "or no update would be made",
+    ),
+    _Rule(
+        ("replay.capacity", "train.frames_per_batch"),
+        lambda capacity, frames: capacity >= frames,
+        "room for a collection of train.frames_per_batch={1}",
+    ),
+    _Rule(
+        ("replay.slice_len", "replay.slices"),
+        lambda length, slices: length * slices <= MOST_STEPS,
+        f"at most {MOST_STEPS:,} steps in a batch of replay.slices={{1}}",
+    ),
+    _Rule(
+        ("loss.burn_in", "replay.slice_len"),
+        lambda burn_in, length: burn_in < length,
+        "less than replay.slice_len={1}, or no step would be left to learn from",
+    ),
+    *(
+        _Rule(
+            (f"env.{name}", "env.observation"),
+            lambda values, seen: seen != "masked" or len(values) in (1, 2),
+            "1 entry or 2, one for each number that is seen",
+        )
+        for name in ("loc", "scale")
+    ),
+)
 
 
 PRESETS: dict[str, Config] = {

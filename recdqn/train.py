@@ -31,7 +31,7 @@ from torchrl.record.loggers import get_logger
 from tqdm import tqdm
 
 from recdqn.checkpoint import SCRATCH, Checkpoints, load_config, prepare_run, save_checkpoint, sweep
-from recdqn.config import Config, ConfigError, UserError
+from recdqn.config import Config, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import Evaluation, evaluate
 from recdqn.games import Collection
@@ -296,7 +296,8 @@ def _load(checkpoints: Checkpoints, cfg: Config, at: Progress) -> None:
     """Load the newest checkpoint that is whole, and say what is not as it was."""
     out = checkpoints.folder
     found = checkpoints.load(_say)
-    if found and (at.solved or at.frames >= cfg.train.total_frames and not at.losses):
+    total = cfg.train.collections * cfg.train.frames_per_batch
+    if found and (at.solved or at.frames >= total and not at.losses):
         solved = "solved" if at.solved else "not solved; --frames N with a larger N trains on"
         raise UserError(
             f"{out} is finished after {at.frames} frames ({solved}): there is nothing to go on with"
@@ -396,24 +397,9 @@ def _say(text: str) -> None:
 
 def _check(cfg: Config, out: str | Path | None, logger: str | None) -> None:
     """Refuse what cannot work before anything is made."""
-    frames = cfg.train.collections * cfg.train.frames_per_batch
-    if frames < cfg.train.warmup_frames:
-        raise ConfigError(
-            f"total_frames={cfg.train.total_frames!r}: no update would be made in {frames} steps; "
-            f"expected at least warmup_frames={cfg.train.warmup_frames}"
-        )
-    if cfg.train.frames_per_batch % cfg.env.num_envs:
-        raise ConfigError(
-            f"frames_per_batch={cfg.train.frames_per_batch!r}: "
-            f"expected a multiple of num_envs={cfg.env.num_envs}"
-        )
-    if cfg.train.frames_per_batch == cfg.env.num_envs > 1:  # TorchRL 0.14.1 cannot store one step each
-        raise ConfigError(
-            f"frames_per_batch={cfg.train.frames_per_batch!r}: "
-            f"expected at least two steps of each of num_envs={cfg.env.num_envs}"
-        )
+    cfg.check_training()
     try:
-        torch.zeros(1, device=cfg.device)
+        torch.zeros(1, device=cfg.device).item()  # "meta" makes tensors that hold nothing
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device={cfg.device!r} cannot be used here ({reason}): try device='cpu'") from None

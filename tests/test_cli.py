@@ -68,8 +68,8 @@ def test_watch(saved, monkeypatch, capsys, tmp_path):
     "arguments, message",
     [
         (["train", "pong"], "recdqn: unknown preset 'pong': choose one of masked-cartpole, pixel-cartpole"),
-        (["train", "masked-cartpole", "--seed", "-1"], "recdqn: seed=-1: expected a number of at least 0"),
-        (["train", "masked-cartpole", "--frames", "-5"], "recdqn: total_frames=-5: expected a number of at"),
+        (["train", "masked-cartpole", "--seed", "-1"], "recdqn: seed=-1: expected a whole number from 0"),
+        (["train", "masked-cartpole", "--frames", "-5"], "recdqn: train.total_frames=-5: expected a whole"),
         (["train", "masked-cartpole", "--device", "tpu"], "recdqn: device='tpu' cannot be used here"),
         (["evaluate", "."], "recdqn: . is not a run"),
         (["watch", "nowhere", "--out", "a.gif"], "recdqn: nowhere is not a run"),

@@ -9,8 +9,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import EGreedyModule, GRUModule, LSTMModule
 
 from recdqn import Config, make_env, make_policy
-from recdqn.config import UserError
-from recdqn.policy import has_bfloat16
+from recdqn.config import PolicyConfig, UserError
+from recdqn.policy import Eyes, has_bfloat16
 
 STATES = {"lstm": ["recurrent_state_h", "recurrent_state_c"], "gru": ["recurrent_state"]}
 OBSERVATIONS = ("masked", "pixels")
@@ -211,9 +211,8 @@ def test_bfloat16_stays_close_to_float32(make):
 
 
 def test_pictures_that_cannot_be_folded_are_refused():
-    cfg = Config.preset("pixel-cartpole").replace(env={"image_size": 50})
     with pytest.raises(UserError, match="^a picture of 50x50 pixels: expected multiples of 4"):
-        make_policy(cfg.policy, make_env(cfg.env))
+        Eyes(PolicyConfig())(torch.zeros(1, 50, 50, dtype=torch.uint8))
 
 
 @each_cell
