@@ -9,8 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import gymnasium as gym
 
 ENV_ID = "CartPole-v1"
 MAX_RETURN = 500  # environment steps: CartPole-v1's time limit, and the most there is to gain
@@ -48,23 +52,60 @@ class _Checked:
 
 @dataclass(frozen=True)
 class EnvConfig(_Checked):
-    """CartPole seen through transforms (chapter 1).
+    """CartPole, or another environment, seen through transforms (chapter 1).
 
     Attributes:
-        observation: ``"masked"`` (cart position and pole angle, no velocities) or ``"pixels"`` (pictures).
+        id: one of Gymnasium's ids, such as ``"CartPole-v1"`` or ``"module:Env-v0"``, or the name of a function
+            without arguments that returns a ``gymnasium.Env``: ``"module:function"``. It is such a name if the
+            module has a function of that name. The function itself can be given as well; its name is kept. A
+            function of a script or a notebook is found from there only.
+        observation: ``"masked"`` (the entries ``visible`` of a vector: CartPole without velocities),
+            ``"pixels"`` (the environment drawn) or ``"whole"`` (what the environment returns: a vector, or a
+            picture, which is made grey and small).
         num_envs: environments that step together; 1 gives an environment without a batch dimension.
         image_size: height and width of the picture, in pixels.
-        loc, scale: of masked observations: the network sees ``scale * observation + loc``; one entry each, or
-            one for every entry of the observation.
+        visible: which entries of the vector ``"masked"`` shows.
+        loc, scale: of vectors: the network sees ``scale * observation + loc``; one entry each, or one for
+            every entry of the observation.
         reward_scale: factor on the reward. 0.01 makes the discounted sum of CartPole's rewards at most 1.
+        max_steps: environment steps after which an episode is cut, where the environment has no time limit.
+        workers: whether every environment runs in a process of its own, as one that may hang, crash or need
+            much time should. An evaluation starts one for each of its episodes.
+        step_seconds: the most seconds that a step or a reset of all the workers may take.
     """
 
-    observation: Literal["masked", "pixels"] = "masked"
+    id: str | Callable[[], gym.Env] = ENV_ID
+    observation: Literal["masked", "pixels", "whole"] = "masked"
     num_envs: int = _number(32, 1)
     image_size: int = _number(84, 36)
+    visible: tuple[int, ...] = _number((0, 2), 0)
     loc: tuple[float, ...] = (0.0, 0.0)
     scale: tuple[float, ...] = (2.0, 20.0)
     reward_scale: float = _number(0.01, 0.0)
+    max_steps: int = _number(10_000, 1)
+    workers: bool = False
+    step_seconds: float = _number(60.0, 0.01)
+
+    def __post_init__(self) -> None:
+        if callable(self.id):  # its name can be saved, and looked up in another process
+            object.__setattr__(self, "id", _name_of(self.id))
+        if not isinstance(self.id, str):
+            raise ConfigError(f"id={self.id!r}: expected an environment's id, or a function that makes one")
+        super().__post_init__()
+        if self.workers and self.num_envs == 1:
+            raise ConfigError("workers=True: expected num_envs of at least 2")
+
+
+def _name_of(function: Callable) -> str:
+    """Return ``"module:function"``, where that leads back to ``function``."""
+    name = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', None)}"
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ValueError, ImportError, AttributeError):
+        found = None
+    if found is not function:
+        raise ConfigError(f"id={function!r} cannot be found by its name: put it at the top level of a module")
+    return name
 
 
 @dataclass(frozen=True)
