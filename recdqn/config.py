@@ -55,10 +55,10 @@ class EnvConfig(_Checked):
     """CartPole, or another environment, seen through transforms (chapter 1).
 
     Attributes:
-        id: one of Gymnasium's ids, such as ``"CartPole-v1"`` or ``"module:Env-v0"``, or the name of a function
-            without arguments that returns a ``gymnasium.Env``: ``"module:function"``. It is such a name if the
-            module has a function of that name. The function itself can be given as well; its name is kept. A
-            function of a script or a notebook is found from there only.
+        id: one of Gymnasium's ids, like ``"CartPole-v1"`` or ``"module:Env-v0"``; or ``"module:function"``,
+            the name of a function without arguments that returns a ``gymnasium.Env``. It is the second if the
+            module has that function. The function itself can be given as well; its name is kept. One of a
+            script or a notebook is found from there only.
         observation: ``"masked"`` (the entries ``visible`` of a vector: CartPole without velocities),
             ``"pixels"`` (the environment drawn) or ``"whole"`` (what the environment returns: a vector, or a
             picture, which is made grey and small).

@@ -25,8 +25,8 @@ from torchrl.envs import (
 )
 from torchrl.envs.common import EnvBase
 
-from recdqn.config import EnvConfig, UserError
-from recdqn.guard import Guard, Workers, is_picture, open_env
+from recdqn.config import ConfigError, EnvConfig, UserError
+from recdqn.guard import Guard, Workers, in_one_line, is_picture, open_env
 
 GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # shares of red, green and blue (ITU-R BT.601)
 MOST_OFF = 1.0  # 8-bit levels, mean over a picture, between the fast way of drawing and the slow one
@@ -198,9 +198,12 @@ def _base_env(cfg: EnvConfig) -> EnvBase:
     if cfg.num_envs == 1:
         return GymWrapper(makers[0]())
     # One vectorised Gymnasium environment costs TorchRL one step where SerialEnv costs num_envs of them.
-    if cfg.workers:
-        return GymWrapper(Workers(makers, cfg.id, cfg.step_seconds))
-    return GymWrapper(gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED))
+    try:
+        if cfg.workers:
+            return GymWrapper(Workers(makers, cfg.id, cfg.step_seconds))
+        return GymWrapper(gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED))
+    except RuntimeError as error:
+        raise ConfigError(f"id={cfg.id!r} makes environments that differ: {in_one_line(error)}") from error
 
 
 def _make_one(cfg: EnvConfig, wrappers: Sequence[Callable[[gym.Env], gym.Env]]) -> gym.Env:

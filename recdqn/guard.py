@@ -87,8 +87,8 @@ def _check_spaces(env: gym.Env, cfg: EnvConfig) -> None:
     actions, space = (getattr(env, f"{name}_space", None) for name in ("action", "observation"))
     if not isinstance(actions, Discrete):
         raise ConfigError(
-            f"id={cfg.id!r} has actions {_short(actions)}: expected Discrete; wrap it first, for example "
-            "with gymnasium's DiscretizeAction"
+            f"id={cfg.id!r} has actions {in_one_line(actions)}: expected Discrete; wrap it first, "
+            "for example with gymnasium's DiscretizeAction"
         )
     if cfg.observation == "pixels":
         if env.render_mode != "rgb_array":
@@ -100,7 +100,7 @@ def _check_spaces(env: gym.Env, cfg: EnvConfig) -> None:
     if not is_vector(space) and (cfg.observation == "masked" or not is_picture(space)):
         picture = ", or a picture of bytes [height, width], [height, width, 1] or [height, width, 3]"
         raise ConfigError(
-            f"id={cfg.id!r} has observations {_short(space)}: expected a Box, a vector of numbers"
+            f"id={cfg.id!r} has observations {in_one_line(space)}: expected a Box, a vector of numbers"
             f"{picture if cfg.observation == 'whole' else ' for observation=' + repr(cfg.observation)}; "
             "wrap it first, for example with gymnasium's FlattenObservation"
         )
@@ -165,12 +165,12 @@ class Guard(gym.Wrapper):
     def render(self) -> np.ndarray:
         """Draw: ``[height, width, 3]``, uint8."""
         try:
-            frame = self.env.render()
+            frame = self.env.render() if self.render_mode == "rgb_array" else None
         except (Exception, SystemExit) as error:
             raise self._failure("render", error) from error
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
             raise UserError(
-                f"{self.name} cannot be drawn: render returned a {type(frame).__name__}, expected an array "
+                f"{self.name} cannot be drawn: its render gives a {type(frame).__name__}, expected an array "
                 "[height, width, 3]; make it with render_mode='rgb_array'"
             )
         return frame
@@ -288,11 +288,8 @@ class Workers(gym.vector.AsyncVectorEnv):
             running = {process.sentinel: copy for copy, process in enumerate(self.processes)}
             ended = [running[end] for end in multiprocessing.connection.wait(list(running), timeout=5)]
             codes = {self.processes[copy].exitcode for copy in ended}
-            how = " and ".join(sorted(_ending(code) for code in codes)) or "broke off"
-            return (
-                f"{self._named(sorted(ended))} failed: its process {how} during {call}; "
-                "if memory ran out, use a smaller num_envs or fewer episodes"
-            )
+            how = "; ".join(sorted(_ending(code) for code in codes)) or "broke off"
+            return f"{self._named(sorted(ended))} failed: during {call}, its process {how}"
         return None
 
     def _named(self, copies: list[int]) -> str:
@@ -325,14 +322,15 @@ def _end_with_parent() -> None:
 
 def _ending(code: int) -> str:
     if code >= 0:
-        return f"ended with exit status {code}"
-    return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit status {code}: see what it printed"
+    name = signal.Signals(-code).name
+    return f"was killed by {name}: if memory ran out, use a smaller num_envs or fewer episodes"
 
 
 def _reason(error: BaseException) -> str:
-    return _short(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    return in_one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
-def _short(thing: object) -> str:
+def in_one_line(thing: object) -> str:
     """Describe a thing in one line."""
     return textwrap.shorten(str(thing), 300, placeholder=" ...")
