@@ -187,19 +187,19 @@ class Guard(gym.Wrapper):
         if seen.shape != self._shape or (
             seen.dtype != self._dtype and not np.can_cast(seen.dtype, self._dtype, "same_kind")
         ):
-            raise _WrongObservation(
+            raise WrongObservation(
                 f"{call} returned an observation of shape {seen.shape} and type {seen.dtype}, "
                 f"and declared {self._shape} and {self._dtype}"
             )
         return seen.astype(self.observation_space.dtype, copy=False)
 
     def _failure(self, call: str, error: BaseException) -> UserError:
-        what = str(error) if isinstance(error, _WrongObservation) else f"{call} raised {_reason(error)}"
+        what = str(error) if isinstance(error, WrongObservation) else f"{call} raised {_reason(error)}"
         return UserError(f"{self.name} failed: {what}; {CHECK}")
 
 
-class _WrongObservation(TypeError):
-    pass
+class WrongObservation(TypeError):
+    """Not what the environment's ``observation_space`` says."""
 
 
 class Workers(gym.vector.AsyncVectorEnv):

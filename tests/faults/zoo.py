@@ -115,30 +115,32 @@ class NumpyEnds(Walk):
 
 
 class Picture(Walk):
-    """A white bar on black, where the walk is; read-only and turned over, as frames often are."""
+    """An orange bar on black, where the walk is; read-only and turned over, as frames often are."""
 
-    shape = (60, 80, 3)
+    shape, colour = (60, 80, 3), (255, 128, 0)
     observation_space = Box(0, 255, shape, np.uint8)
 
     def see(self):
         picture = np.zeros(self.shape, dtype=np.uint8)
         column = round((self.place + 1) / 2 * 70)
-        picture[::-1][:, column : column + 10] = 255
+        picture[:, column : column + 10] = self.colour
         picture.flags.writeable = False
         return picture[::-1]
 
 
 class GreyPicture(Picture):
-    shape = (60, 80, 1)
+    shape, colour = (60, 80, 1), 200
     observation_space = Box(0, 255, shape, np.uint8)
 
 
 class FlatPicture(Picture):
-    shape = (60, 80)
+    shape, colour = (60, 80), 200
     observation_space = Box(0, 255, shape, np.uint8)
 
 
 class RaisesInClose(Walk):
+    """After all is done."""
+
     def close(self):
         raise OSError("cannot close")
 
@@ -209,11 +211,11 @@ class RaisesInStep(Walk):
 
 
 class Unpicklable(Exception):
-    """Its pickle cannot be read."""
+    """Cannot be pickled, and its pickle could not be read."""
 
     def __init__(self, place, *, why):
         super().__init__(place, why)
-        self.handle = open(os.devnull)  # noqa: SIM115 - and it cannot be pickled either
+        self.how = lambda: place
 
 
 class RaisesUnpicklable(Walk):
