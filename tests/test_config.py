@@ -1,6 +1,8 @@
 import dataclasses
+import functools
 import json
 
+import gymnasium as gym
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +43,12 @@ def test_numbers_below_their_range_are_named(cls, field, distance):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: EnvConfig(observation="sound"), "observation='sound': choose one of 'masked', 'pixels'"),
+        (
+            lambda: EnvConfig(observation="sound"),
+            "observation='sound': choose one of 'masked', 'pixels', 'whole'",
+        ),
+        (lambda: EnvConfig(id=3), "id=3: expected an environment's id, or a function that makes one"),
+        (lambda: EnvConfig(workers=True, num_envs=1), "workers=True: expected num_envs of at least 2"),
         (lambda: PolicyConfig(cell="rnn"), "cell='rnn': choose one of 'lstm', 'gru'"),
         (lambda: PolicyConfig(eps_end=1.5), "eps_end=1.5: expected a number of at least 0 and at most 1"),
         (lambda: Config.preset("masked-cartpole", seed=-1), "seed=-1: expected a number of at least 0"),
@@ -52,6 +59,36 @@ def test_numbers_below_their_range_are_named(cls, field, distance):
 def test_wrong_values_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def make_cartpole():
+    return gym.make("CartPole-v1")
+
+
+def test_an_environment_is_known_by_its_name():
+    assert EnvConfig().id == "CartPole-v1"
+    named = EnvConfig(id=make_cartpole)
+    assert named.id == f"{__name__}:make_cartpole" and EnvConfig(id=named.id) == named
+    assert EnvConfig(id=gym.spaces.Box.sample).id == "gymnasium.spaces.box:Box.sample"
+    cfg = Config(env=named)
+    assert Config.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg
+
+
+@pytest.mark.parametrize(
+    "function", [lambda: make_cartpole(), functools.partial(make_cartpole)], ids=["lambda", "partial"]
+)
+def test_a_function_without_a_name_is_refused(function):
+    with pytest.raises(
+        ConfigError, match="^id=.* cannot be found by its name: put it at the top level of a module$"
+    ):
+        EnvConfig(id=function)
+
+
+def test_configurations_from_before_these_fields():
+    values = Config.preset("pixel-cartpole").to_dict()
+    for name in ("id", "visible", "max_steps", "workers", "step_seconds"):
+        del values["env"][name]
+    assert Config.from_dict(values) == Config.preset("pixel-cartpole")
 
 
 def test_replace_changes_one_field_of_one_part():
