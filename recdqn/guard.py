@@ -145,6 +145,7 @@ class Guard(gym.Wrapper):
         self._checked = isinstance(env.observation_space, Box)  # any other is not looked at: it is drawn
         if is_vector(env.observation_space) and self._dtype != np.float32:
             self.observation_space = Box(-np.inf, np.inf, self._shape, np.float32)
+        self._returned = self.observation_space.dtype
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset, and check what is seen."""
@@ -191,7 +192,7 @@ class Guard(gym.Wrapper):
                 f"{call} returned an observation of shape {seen.shape} and type {seen.dtype}, "
                 f"and declared {self._shape} and {self._dtype}"
             )
-        return seen.astype(self.observation_space.dtype, copy=False)
+        return seen.astype(self._returned, copy=False)
 
     def _failure(self, call: str, error: BaseException) -> UserError:
         what = str(error) if isinstance(error, WrongObservation) else f"{call} raised {_reason(error)}"

@@ -14,6 +14,7 @@ import torch
 import zoo
 from hypothesis import given
 from hypothesis import strategies as st
+from tensordict.nn import TensorDictModule
 
 from recdqn import Config, evaluate, make_env, make_policy, train
 from recdqn.config import ConfigError, EnvConfig, UserError
@@ -289,6 +290,16 @@ def test_a_failure_in_an_evaluation_ends_with_one_line(workers, small):
     broken = small.replace(env={"id": zoo.RaisesInStep, "workers": workers}).env
     with pytest.raises(UserError, match=r"^zoo:RaisesInStep \(copy [0-2]\) failed: step raised ValueError"):
         evaluate(policy, broken, episodes=3)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_policy_that_fails_leaves_no_worker():
+    def fail(observation):
+        raise ArithmeticError
+
+    policy = TensorDictModule(fail, in_keys=["observation"], out_keys=["action"])
+    with pytest.raises(ArithmeticError):
+        evaluate(policy, config(zoo.Walk, workers=True), episodes=2)
     assert multiprocessing.active_children() == []
 
 
