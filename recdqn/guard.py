@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.util
 import os
 import pkgutil
 import queue
+import shutil
 import signal
 import sys
 import textwrap
@@ -223,10 +225,10 @@ class Workers(gym.vector.AsyncVectorEnv):
         # A fork of this process, which has threads, could hang. The server has none, and imports only once.
         context = "forkserver" if sys.platform.startswith("linux") else "spawn"
         multiprocessing.set_forkserver_preload(["recdqn.envs"])
+        folder = multiprocessing.util.get_temp_dir()  # the server's socket lies there
         with self._watch("start"):
             super().__init__(
-                [partial(_work, maker, os.getpid()) for maker in makers],
-                shared_memory=False,  # its way of writing would hide a wrong shape
+                [partial(_work, maker, os.getpid(), folder) for maker in makers],
                 context=context,
                 autoreset_mode=gym.vector.AutoresetMode.DISABLED,
             )
@@ -289,7 +291,7 @@ class Workers(gym.vector.AsyncVectorEnv):
             running = {process.sentinel: copy for copy, process in enumerate(self.processes)}
             ended = [running[end] for end in multiprocessing.connection.wait(list(running), timeout=5)]
             codes = {self.processes[copy].exitcode for copy in ended}
-            how = "; ".join(sorted(_ending(code) for code in codes)) or "broke off"
+            how = "; ".join(sorted(_ending(code) for code in codes)) or f"broke off ({_reason(error)})"
             return f"{self._named(sorted(ended))} failed: during {call}, its process {how}"
         return None
 
@@ -303,12 +305,12 @@ class Workers(gym.vector.AsyncVectorEnv):
             raise error from RuntimeError(trace)
 
 
-def _work(maker: Callable[[], gym.Env], parent: int) -> gym.Env:
+def _work(maker: Callable[[], gym.Env], parent: int, folder: str) -> gym.Env:
     """Make an environment in a worker, and see to it that the worker ends with its parent."""
     if os.getpid() == parent:  # Gymnasium makes one more here, to look at its spaces
         return maker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=[folder], daemon=True).start()
     torch.set_num_threads(1)
     try:
         return maker()
@@ -316,8 +318,9 @@ def _work(maker: Callable[[], gym.Env], parent: int) -> gym.Env:
         raise SystemExit(f"recdqn: {_reason(error)}") from None  # printed without the traceback
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: str) -> None:
     multiprocessing.parent_process().join()
+    shutil.rmtree(folder, ignore_errors=True)  # a parent that was killed could not
     os._exit(1)
 
 

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import gymnasium as gym
@@ -80,12 +82,12 @@ def replay(kind, row, seed):
     return map(list, zip(*steps, strict=True))
 
 
-@WORKERS
+@pytest.mark.parametrize(("num_envs", "workers"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize("kind", VECTORS, ids=lambda kind: kind.__name__)
-def test_what_is_seen_is_what_the_environment_returns(kind, workers):
-    env = make_env(config(kind, workers=workers))
+def test_what_is_seen_is_what_the_environment_returns(kind, num_envs, workers):
+    env = make_env(config(kind, num_envs, workers=workers))
     env.set_seed(5)
-    data = env.rollout(2 * LIMIT + 3, break_when_any_done=False)
+    data = env.rollout(2 * LIMIT + 3, break_when_any_done=False).reshape(num_envs, -1)
     env.close()
     assert data["observation"].dtype == torch.float32
     for i, row in enumerate(data):
@@ -380,7 +382,7 @@ def wait_until(done):
 
 
 def test_no_worker_outlives_a_parent_that_is_killed(subprocess_env):
-    """Not even one that hangs."""
+    """Not even one that hangs; and nothing stays in the folder for temporary files."""
     code = (
         "import threading\n"
         "from recdqn import make_env\n"
@@ -390,8 +392,12 @@ def test_no_worker_outlives_a_parent_that_is_killed(subprocess_env):
         "threading.Timer(0.5, print, ['ready'], {'flush': True}).start()\n"
         "env.rollout(10)\n"
     )
+    folder = tempfile.mkdtemp()  # pytest's are too long for a socket's name
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], env=subprocess_env, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env=subprocess_env | {"TMPDIR": folder},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         while "ready" not in (line := parent.stdout.readline()):
@@ -401,7 +407,9 @@ def test_no_worker_outlives_a_parent_that_is_killed(subprocess_env):
         parent.send_signal(signal.SIGKILL)
         parent.wait(GENEROUS)
         assert wait_until(lambda: not running(children)), f"still there: {running(children)}"
+        assert os.listdir(folder) == []
     finally:
+        shutil.rmtree(folder)
         parent.kill()
         parent.stdout.close()
 

@@ -106,12 +106,12 @@ class OneAction(Walk):
 
 
 class NumpyEnds(Walk):
-    """Reward and ends as NumPy's numbers, an info that changes its type."""
+    """Ends as numbers, an info that is of another type in every copy."""
 
     def step(self, action):
         seen, reward, terminated, truncated, _ = super().step(action)
-        info = {"what": [1, "x", {}][self.steps % 3]}
-        return seen, np.float64(reward), np.bool_(terminated), int(truncated), info
+        info = {"what": [1, "x", {}][int(100 * self.place) % 3]}
+        return seen, np.float64(reward), int(terminated), int(truncated), info
 
 
 class Picture(Walk):
