@@ -18,7 +18,6 @@ from benchmarks import plain
 from benchmarks.harness import Row, seconds_by_turns
 from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.config import ENV_ID
-from recdqn.envs import VISIBLE
 from recdqn.evaluate import EVAL_SEED, Evaluation
 
 PRESET = "masked-cartpole"
@@ -191,5 +190,5 @@ def _masked_gym() -> gym.Env:
     """Build one CartPole that shows the cart's position and the pole's angle only."""
     env = gym.make(ENV_ID)
     space = env.observation_space
-    seen = spaces.Box(space.low[VISIBLE], space.high[VISIBLE], dtype=space.dtype)
-    return TransformObservation(env, lambda observation: observation[VISIBLE], seen)
+    seen = spaces.Box(space.low[plain.VISIBLE], space.high[plain.VISIBLE], dtype=space.dtype)
+    return TransformObservation(env, lambda observation: observation[plain.VISIBLE], seen)

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recdqn.config import ENV_ID, Config
-from recdqn.envs import VISIBLE
+from recdqn.config import ENV_ID, Config, EnvConfig
 from recdqn.evaluate import EVAL_SEED
 
+VISIBLE = list(EnvConfig().visible)  # of CartPole's four numbers
 State = tuple[Tensor, Tensor]  # h and c of the LSTM, [1, rows, hidden] each
 
 

@@ -56,10 +56,10 @@ def train(
             raise UserError(
                 f"give a preset, one of {', '.join(PRESETS)}, or --resume and the folder of a run"
             )
-        cfg = recdqn.Config.preset(preset, seed=seed or 0)
-        cfg = cfg.replace(device=device or cfg.device)
         changes = {"total_frames": frames, "save_seconds": save_seconds}
-        cfg = cfg.replace(train={key: value for key, value in changes.items() if value is not None})
+        changes = {key: value for key, value in changes.items() if value is not None}
+        cfg = recdqn.Config.preset(preset)
+        cfg = cfg.replace(seed=seed or 0, device=device or cfg.device, train=changes)
         out = out or Path("runs") / f"{preset}-{cfg.seed}"
         run = recdqn.train(cfg, out=out, logger=logger)
     if run.final is not None:

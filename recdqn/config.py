@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import pkgutil
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
+
+import gymnasium as gym
 
 ENV_ID = "CartPole-v1"
 MAX_RETURN = 500  # environment steps: CartPole-v1's time limit, and the most there is to gain
@@ -161,23 +164,58 @@ def _broken(rules: tuple[_Rule, ...], known: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class EnvConfig(_Checked):
-    """CartPole seen through transforms (chapter 1).
+    """CartPole, or another environment, seen through transforms (chapter 1).
 
     Attributes:
-        observation: ``"masked"`` (cart position and pole angle, no velocities) or ``"pixels"`` (pictures).
+        id: one of Gymnasium's ids, like ``"CartPole-v1"`` or ``"module:Env-v0"``; or ``"module:function"``,
+            the name of a function without arguments that returns a ``gymnasium.Env``. It is the second if the
+            module has that function. The function itself can be given as well; its name is kept. One of a
+            script or a notebook is found from there only.
+        observation: ``"masked"`` (the entries ``visible`` of a vector: CartPole without velocities),
+            ``"pixels"`` (the environment drawn) or ``"whole"`` (what the environment returns: a vector, or a
+            picture, which is made grey and small).
         num_envs: environments that step together; 1 gives an environment without a batch dimension.
         image_size: height and width of the picture, in pixels.
-        loc, scale: of masked observations: the network sees ``scale * observation + loc``; one entry each, or
-            one for every entry of the observation.
+        visible: which entries of the vector ``"masked"`` shows.
+        loc, scale: of vectors: the network sees ``scale * observation + loc``; one entry each, or one for
+            every entry of the observation.
         reward_scale: factor on the reward. 0.01 makes the discounted sum of CartPole's rewards at most 1.
+        max_steps: environment steps after which an episode is cut, where the environment has no time limit.
+        workers: whether every environment runs in a process of its own, as one that may hang, crash or need
+            much time should. An evaluation starts one for each of its episodes.
+        step_seconds: the most seconds that a step or a reset of all the workers may take.
     """
 
-    observation: Literal["masked", "pixels"] = "masked"
+    id: str | Callable[[], gym.Env] = ENV_ID
+    observation: Literal["masked", "pixels", "whole"] = "masked"
     num_envs: int = _number(32, 1, 10_000)
     image_size: int = _number(84, 36, 400, multiple=4)
+    visible: tuple[int, ...] = _number((0, 2), 0, 1_000_000)
     loc: tuple[float, ...] = _number((0.0, 0.0), -1_000_000, 1_000_000)
     scale: tuple[float, ...] = _number((2.0, 20.0), -1_000_000, 1_000_000)
     reward_scale: float = _number(0.01, 1e-6, 1_000_000)
+    max_steps: int = _number(10_000, 1, 1_000_000)
+    workers: bool = False
+    step_seconds: float = _number(60.0, 0.01, 1_000_000)
+
+    def __post_init__(self) -> None:
+        if callable(self.id):  # its name can be saved, and looked up in another process
+            object.__setattr__(self, "id", _name_of(self.id))
+        super().__post_init__()
+
+
+def _name_of(function: Callable) -> str:
+    """Return ``"module:function"``, where that leads back to ``function``."""
+    name = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', None)}"
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ValueError, ImportError, AttributeError):
+        found = None
+    if found is not function:
+        raise ConfigError(
+            f"env.id={function!r} cannot be found by its name: put it at the top level of a module"
+        )
+    return name
 
 
 @dataclass(frozen=True)
@@ -377,6 +415,11 @@ def _convolved(size: int, kernels: tuple[int, ...], strides: tuple[int, ...]) ->
 
 RULES = (
     _Rule(
+        ("env.workers", "env.num_envs"),
+        lambda workers, envs: not workers or envs > 1,
+        "False, or env.num_envs of at least 2",
+    ),
+    _Rule(
         ("policy.kernels", "policy.channels"),
         lambda kernels, channels: len(kernels) == len(channels),
         "one entry for each of policy.channels={1}",
@@ -393,7 +436,7 @@ RULES = (
     ),
     _Rule(
         ("env.image_size", "policy.kernels", "policy.strides", "env.observation"),
-        lambda size, kernels, strides, seen: seen != "pixels" or _convolved(size, kernels, strides) > 0,
+        lambda size, kernels, strides, seen: seen == "masked" or _convolved(size, kernels, strides) > 0,
         "a picture that is large enough for policy.kernels={1} and policy.strides={2}",
     ),
 )
@@ -432,9 +475,9 @@ TRAINING_RULES = (
     ),
     *(
         _Rule(
-            (f"env.{name}", "env.observation"),
-            lambda values, seen: seen != "masked" or len(values) in (1, 2),
-            "1 entry or 2, one for each number that is seen",
+            (f"env.{name}", "env.observation", "env.visible"),
+            lambda values, seen, visible: seen != "masked" or len(values) in (1, len(visible)),
+            "1 entry, or one for each of env.visible={2}",
         )
         for name in ("loc", "scale")
     ),

@@ -1,9 +1,10 @@
-"""Environments seen through transforms (chapter 1): pixel CartPole, and CartPole without velocities."""
+"""Environments seen through transforms (chapter 1): pixel CartPole, masked CartPole, and others."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,50 +25,51 @@ from torchrl.envs import (
 )
 from torchrl.envs.common import EnvBase
 
-from recdqn.config import ENV_ID, ConfigError, EnvConfig, UserError
+from recdqn.config import ConfigError, EnvConfig, UserError
 from recdqn.games import Game
+from recdqn.guard import Guard, Workers, in_one_line, is_picture, open_env
 
 GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # shares of red, green and blue (ITU-R BT.601)
 MOST_OFF = 1.0  # 8-bit levels, mean over a picture, between the fast way of drawing and the slow one
-VISIBLE = [0, 2]  # of CartPole's cart position, cart velocity, pole angle and pole's angular velocity
 
 
-def hide_velocities(observation: Tensor) -> Tensor:
-    """Keep the cart's position and the pole's angle: ``[..., 4]`` becomes ``[..., 2]``."""
-    return observation[..., VISIBLE]
+def hide_velocities(observation: Tensor, visible: Sequence[int] = (0, 2)) -> Tensor:
+    """Keep the cart's position and the pole's angle, or other entries: ``[..., 4]`` becomes ``[..., 2]``."""
+    return observation[..., list(visible)]
 
 
 def make_env(cfg: EnvConfig) -> TransformedEnv:
-    """Build CartPole with its transforms; the statistics are set, the specs are those of the transformed env.
+    """Build CartPole, or another environment, with its transforms.
 
-    The observation is ``"observation"`` ``[..., 2]``, float32, when masked, and ``"pixels"``
-    ``[..., 1, size, size]``, uint8, otherwise. ``"is_init"`` and ``"step_count"`` are ``[..., 1]``. The batch
-    size is ``[num_envs]``, or empty for one environment. An episode ends when the pole falls or the cart
-    leaves the track (``"terminated"``), or after 500 steps (``"truncated"``). Every reward is
-    ``reward_scale``.
+    The statistics are set, the specs are those of the transformed environment. The observation is
+    ``"observation"`` ``[..., n]``, float32, for a vector (two entries of CartPole's four when masked), and
+    ``"pixels"`` ``[..., 1, size, size]``, uint8, for a picture. ``"is_init"`` and ``"step_count"`` are
+    ``[..., 1]``. The batch size is ``[num_envs]``, or empty for one environment. An episode of CartPole ends
+    when the pole falls or the cart leaves the track (``"terminated"``), or after 500 steps (``"truncated"``).
+    Every reward is multiplied by ``reward_scale``; CartPole's are 1.
 
     Raises:
-        ConfigError: ``loc`` or ``scale`` has neither one entry nor one for every entry of the observation.
+        ConfigError: if the environment cannot be made, its actions are not ``Discrete``, its observations
+            neither a vector nor a picture, or ``cfg`` does not fit them; one line says what would.
+        UserError: in a later call, if the environment fails.
 
     Example:
         >>> env = make_env(EnvConfig(num_envs=1))
         >>> env.rollout(3)["observation"].shape
         torch.Size([3, 2])
     """
-    _check_norm(cfg)
+    base = _base_env(cfg)
+    key = "observation"
     see = []
-    if cfg.observation == "pixels":
-        prepare_display()
-    else:
-        key = "observation"
+    if cfg.observation == "masked":
+        hide = partial(hide_velocities, visible=cfg.visible)
+        see = [UnaryTransform(in_keys=[key], out_keys=[key], fn=hide)]
+    if key in base.observation_spec.keys():
         # As tensors: ObservationNorm would raise a negative number to 1e-6.
         loc, scale = torch.tensor(cfg.loc), torch.tensor(cfg.scale)
-        see = [
-            UnaryTransform(in_keys=[key], out_keys=[key], fn=hide_velocities),
-            ObservationNorm(loc, scale, in_keys=[key]),
-        ]
+        see.append(ObservationNorm(loc, scale, in_keys=[key]))
     return TransformedEnv(
-        _base_env(cfg), Compose(*see, RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker())
+        base, Compose(*see, RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker())
     )
 
 
@@ -138,56 +140,95 @@ class Pictures(gym.Wrapper):
         """Shrink the surface's own 32-bit pixels to ``[size, size, 3]``, width first as pygame has it."""
         width, height = surface.get_size()
         rows = np.frombuffer(surface.get_buffer(), np.uint8).reshape(height, width, 4)
-        small = self._resize(torch.from_numpy(rows).permute(2, 0, 1))
+        small = _resize(torch.from_numpy(rows).permute(2, 0, 1), self.size)
         colours = [shift // 8 for shift in surface.get_shifts()[:3]]  # where red, green and blue are
         return small[colours].permute(2, 1, 0).numpy()
-
-    def _resize(self, picture: Tensor) -> Tensor:
-        size = (self.size, self.size)
-        return torch.nn.functional.interpolate(picture[None], size, mode="bilinear", antialias=True)[0]
 
     def _check(self) -> None:
         """Compare one picture with the whole frame, made small."""
         frame = self.env.render()
         self._frame = frame.shape[1::-1]
-        slow = self._resize(torch.from_numpy(frame @ GREY)[None])[0]
+        slow = _resize(torch.from_numpy(frame @ GREY)[None], self.size)[0]
         fast = torch.from_numpy(self.look()["pixels"][0])
         if fast.shape != slow.shape or (fast - slow).abs().mean() > MOST_OFF:
             raise UserError(
                 f"{self.env.unwrapped} draws in a way that Pictures cannot follow: "
-                "use GymEnv(..., from_pixels=True) with ToTensorImage, GrayScale and Resize"
+                "use GymEnv(..., from_pixels=True) with ToTensorImage, GrayScale and Resize, or, in recdqn, "
+                "gymnasium's AddRenderObservation with observation='whole'"
             )
 
 
-def _check_norm(cfg: EnvConfig) -> None:
-    for name, values in (("loc", cfg.loc), ("scale", cfg.scale)):
-        if len(values) not in (1, len(VISIBLE)):
-            raise ConfigError(f"{name}={values}: expected 1 or {len(VISIBLE)} numbers")
+class SmallPictures(gym.ObservationWrapper):
+    """Turn the pictures that an environment returns into small grey ones (chapter 1).
+
+    The observation is ``{"pixels": [1, size, size]}``, uint8, as that of :class:`Pictures`.
+
+    Args:
+        env: it returns ``[height, width]``, ``[height, width, 1]`` or ``[height, width, 3]``, uint8.
+        size: height and width of the picture, in pixels.
+    """
+
+    def __init__(self, env: gym.Env, size: int) -> None:
+        super().__init__(env)
+        self.size = size
+        box = gym.spaces.Box(0, 255, (1, size, size), np.uint8)
+        self.observation_space = gym.spaces.Dict(pixels=box)
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """Shrink, and make grey."""
+        height, width = observation.shape[:2]
+        frame = np.array(observation, order="C").reshape(height, width, -1)  # a copy: it may be read-only
+        small = _resize(torch.from_numpy(frame).permute(2, 0, 1), self.size).numpy()
+        if len(small) == 3:
+            small = (np.tensordot(GREY, small, 1) + 0.5).astype(np.uint8)[None]
+        return {"pixels": small}
+
+
+def _resize(picture: Tensor, size: int) -> Tensor:
+    """Shrink ``[channels, height, width]`` to ``[channels, size, size]``."""
+    resize = torch.nn.functional.interpolate
+    return resize(picture[None], (size, size), mode="bilinear", antialias=True)[0]
 
 
 def _base_env(cfg: EnvConfig) -> EnvBase:
-    pictures = [partial(Pictures, size=cfg.image_size)] if cfg.observation == "pixels" else []
-    wrappers = [*pictures, Game]
+    makers = []
+    for copy in range(cfg.num_envs):
+        # Around every single environment, from the inside to the outside.
+        wrappers = [partial(Guard, name=f"{cfg.id} (copy {copy})"), partial(_look, cfg=cfg), Game]
+        makers.append(partial(_make_one, cfg, wrappers))
     if cfg.num_envs == 1:
-        env = gym.make(ENV_ID, render_mode="rgb_array")
-        for wrap in wrappers:
-            env = wrap(env)
-        return GymWrapper(env)
+        return GymWrapper(makers[0]())
     # One vectorised Gymnasium environment costs TorchRL one step where SerialEnv costs num_envs of them.
-    return GymWrapper(
-        gym.make_vec(
-            ENV_ID,
-            cfg.num_envs,
-            vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.DISABLED},
-            wrappers=wrappers,
-            **({"render_mode": "rgb_array"} if pictures else {}),
-        )
-    )
+    try:
+        if cfg.workers:
+            return GymWrapper(Workers(makers, cfg.id, cfg.step_seconds))
+        return GymWrapper(gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"env.id={cfg.id!r} makes environments that differ: {in_one_line(error)}"
+        ) from error
+
+
+def _make_one(cfg: EnvConfig, wrappers: Sequence[Callable[[gym.Env], gym.Env]]) -> gym.Env:
+    if cfg.observation == "pixels":
+        prepare_display()
+    env = open_env(cfg)
+    for wrap in wrappers:
+        env = wrap(env)
+    return env
+
+
+def _look(env: gym.Env, cfg: EnvConfig) -> gym.Env:
+    """Wrap an environment that is seen as pictures."""
+    if cfg.observation == "pixels":
+        return Pictures(env, cfg.image_size)
+    return SmallPictures(env, cfg.image_size) if is_picture(env.observation_space) else env
 
 
 def prepare_display() -> None:
     """Let pygame draw where there is no screen (Linux without a display), unless the reader chose a driver.
+
+    It is also told to leave SIGTERM alone.
 
     Raises:
         UserError: if the chosen driver cannot draw here.
@@ -196,6 +237,8 @@ def prepare_display() -> None:
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    # SDL would take SIGTERM for itself, and a process that has drawn would then ignore `kill`.
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
     try:
         pygame.display.init()
     except pygame.error as error:

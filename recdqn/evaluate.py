@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,24 +79,24 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
 
     Raises:
         ConfigError: if ``episodes`` is not a positive number.
+        UserError: if an environment fails.
     """
     if episodes < 1:
         raise ConfigError(f"episodes={episodes!r}: expected a number of at least 1")
     env = make_env(dataclasses.replace(cfg, num_envs=max(episodes, 2)))  # two keep the batch dimension
-    _add_primers(env, policy)
-    env.set_seed(EVAL_SEED + seed)
     device = next((p.device for p in policy.parameters()), torch.device("cpu"))
     total = torch.zeros(env.batch_size, dtype=torch.double)  # float32 drifts over 500 small rewards
     length = torch.zeros(env.batch_size, dtype=torch.long)
     running = torch.ones(env.batch_size, dtype=torch.bool)
-    td = env.reset()
-    with set_exploration_type(ExplorationType.DETERMINISTIC):
+    with contextlib.closing(env), set_exploration_type(ExplorationType.DETERMINISTIC):
+        _add_primers(env, policy)
+        env.set_seed(EVAL_SEED + seed)
+        td = env.reset()
         while running[:episodes].any():
             step, td = env.step_and_maybe_reset(policy(td.to(device)).to("cpu"))
             total += step["next", "reward"].squeeze(-1) * running
             length += running
             running &= ~step["next", "done"].squeeze(-1)
-    env.close()
     returns = (total[:episodes] / cfg.reward_scale).round(decimals=3)
     return Evaluation(tuple(returns.tolist()), tuple(length[:episodes].tolist()))
 
@@ -111,7 +112,8 @@ def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int =
         seed: of the episode.
 
     Raises:
-        UserError: if ``path`` ends in something else, or its folder does not exist.
+        UserError: if ``path`` ends in something else, its folder does not exist, or the environment fails or
+            cannot draw.
     """
     path = Path(path)
     if path.suffix not in (".gif", ".mp4"):
@@ -119,18 +121,17 @@ def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int =
     if not path.parent.is_dir():
         raise UserError(f"cannot film into {path}: the folder {path.parent} does not exist; make it first")
     prepare_display()
-    env = make_env(dataclasses.replace(cfg, num_envs=1))
-    _add_primers(env, policy)
-    env.set_seed(EVAL_SEED + seed)
+    env = make_env(dataclasses.replace(cfg, num_envs=1, workers=False))
     device = next((p.device for p in policy.parameters()), torch.device("cpu"))
     frames = []
-    td, done = env.reset(), False
-    with set_exploration_type(ExplorationType.DETERMINISTIC):
+    with contextlib.closing(env), set_exploration_type(ExplorationType.DETERMINISTIC):
+        _add_primers(env, policy)
+        env.set_seed(EVAL_SEED + seed)
+        td, done = env.reset(), False
         while not done:
             frames.append(env.render()[::2, ::2])
             step, td = env.step_and_maybe_reset(policy(td.to(device)).to("cpu"))
             done = bool(step["next", "done"])
-    env.close()
     if path.suffix == ".gif":  # browsers draw at most 50 pictures a second, and every second one is enough
         iio.imwrite(path, frames[::2], duration=40, loop=0)
     else:

@@ -15,7 +15,7 @@ from torchrl.collectors import Collector
 from torchrl.envs import TransformedEnv
 
 # What an environment holds and does not change while it is played. pygame's objects are drawn anew.
-FIXED = (gym.Space, gym.Env, EnvSpec, ModuleType, type, Callable)
+FIXED = (gym.Space, gym.Env, EnvSpec, ModuleType, type, np.dtype, Callable)
 
 
 class Game(gym.Wrapper):

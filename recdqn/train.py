@@ -199,6 +199,7 @@ def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, re
         )
         buffer = make_replay_buffer(cfg, scratch)
         collector = make_collector(cfg, env, policy, buffer)
+        collector.total_frames = math.inf  # its last frame would close the games before they are saved
         stack.callback(collector.shutdown)
 
         at = Progress()

@@ -1,8 +1,10 @@
 import dataclasses
+import functools
 import json
 import math
 import re
 
+import gymnasium as gym
 import pytest
 import torch
 from hypothesis import given
@@ -68,7 +70,18 @@ CHOOSE = "there is no such setting; choose one of"
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: EnvConfig(observation="sound"), "env.observation='sound': choose one of 'masked', 'pixels'"),
+        (
+            lambda: EnvConfig(observation="sound"),
+            "env.observation='sound': choose one of 'masked', 'pixels', 'whole'",
+        ),
+        (
+            lambda: EnvConfig(id=3),
+            "env.id=3: expected printable text of 1 to 100 characters or an instance of Callable",
+        ),
+        (
+            lambda: EnvConfig(workers=True, num_envs=1),
+            "env.workers=True: expected False, or env.num_envs of at least 2",
+        ),
         (lambda: PolicyConfig(cell="rnn"), "policy.cell='rnn': choose one of 'lstm', 'gru'"),
         (lambda: PolicyConfig(cell=["lstm"]), "policy.cell=['lstm']: choose one of 'lstm', 'gru'"),
         (lambda: PolicyConfig(eps_end=1.5), "policy.eps_end=1.5: expected a number from 0 to 1"),
@@ -116,7 +129,8 @@ CHOOSE = "there is no such setting; choose one of"
         (
             lambda: Config.from_dict({"env": {"a\nb": 1, "num_env": 2}}),
             "env.a b=1: there is no such setting; "
-            "choose one of observation, num_envs, image_size, loc, scale, reward_scale; "
+            "choose one of id, observation, num_envs, image_size, visible, loc, scale, reward_scale, "
+            "max_steps, workers, step_seconds; "
             "env.num_env=2: there is no such setting; did you mean env.num_envs?",
         ),
         (lambda: Config.from_dict({"env": 3}), "env=3: expected an instance of EnvConfig"),
@@ -161,7 +175,7 @@ CHOOSE = "there is no such setting; choose one of"
         ),
         (
             lambda: Config(env={"scale": (1.0, 1.0, 1.0)}).check_training(),
-            "env.scale=(1.0, 1.0, 1.0): expected 1 entry or 2, one for each number that is seen",
+            "env.scale=(1.0, 1.0, 1.0): expected 1 entry, or one for each of env.visible=(0, 2)",
         ),
     ],
 )
@@ -243,6 +257,36 @@ def test_a_picture_is_large_enough_where_its_convolutions_work(places, layers):
         with pytest.raises(ConfigError, match=f"env.image_size={4 * places}: .*large enough"):
             Config(policy=policy, env=pictures)
     Config(policy=policy, env=pictures | {"observation": "masked"})
+
+
+def make_cartpole():
+    return gym.make("CartPole-v1")
+
+
+def test_an_environment_is_known_by_its_name():
+    assert EnvConfig().id == "CartPole-v1"
+    named = EnvConfig(id=make_cartpole)
+    assert named.id == f"{__name__}:make_cartpole" and EnvConfig(id=named.id) == named
+    assert EnvConfig(id=gym.spaces.Box.sample).id == "gymnasium.spaces.box:Box.sample"
+    cfg = Config(env=named)
+    assert Config.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg
+
+
+@pytest.mark.parametrize(
+    "function", [lambda: make_cartpole(), functools.partial(make_cartpole)], ids=["lambda", "partial"]
+)
+def test_a_function_without_a_name_is_refused(function):
+    with pytest.raises(
+        ConfigError, match="^env.id=.* cannot be found by its name: put it at the top level of a module$"
+    ):
+        EnvConfig(id=function)
+
+
+def test_configurations_from_before_these_fields():
+    values = Config.preset("pixel-cartpole").to_dict()
+    for name in ("id", "visible", "max_steps", "workers", "step_seconds"):
+        del values["env"][name]
+    assert Config.from_dict(values) == Config.preset("pixel-cartpole")
 
 
 def test_replace_changes_one_field_of_one_part():

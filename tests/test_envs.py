@@ -1,6 +1,7 @@
 """The environments against plain Gymnasium, hand arithmetic, and a picture shrunk by hand."""
 
 import os
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -24,7 +25,7 @@ PIXELS = Config.preset("pixel-cartpole").env
 
 
 def config(observation, num_envs, **values):
-    base = {"masked": EnvConfig(), "pixels": PIXELS}[observation]
+    base = PIXELS if observation == "pixels" else EnvConfig(observation=observation)
     return EnvConfig(**{**vars(base), "num_envs": num_envs, **values})
 
 
@@ -69,6 +70,27 @@ def replay(row, seed, see, render_mode=None):
 def test_hide_velocities_keeps_position_and_angle():
     state = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
     assert hide_velocities(state).tolist() == [[1.0, 3.0], [5.0, 7.0]]
+    assert hide_velocities(state, (3, 1, 0)).tolist() == [[4.0, 2.0, 1.0], [8.0, 6.0, 5.0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ({"visible": (3, 1), "loc": (0.0,), "scale": (2.0,)}, [3, 1]),
+        ({"observation": "whole", "loc": (0.0,), "scale": (2.0,) * 4}, [0, 1, 2, 3]),
+    ],
+)
+def test_what_is_seen_can_be_chosen(make, values, kept):
+    (row,) = rollout(make(**{"observation": "masked", **values}), 60)
+    roots, _ = replay(row, SEED, lambda _env, state: 2.0 * state[kept])
+    np.testing.assert_allclose(row["observation"], roots, atol=1e-5)
+
+
+def test_cartpole_keeps_its_own_time_limit(make):
+    """``max_steps`` is for environments without one."""
+    row = rollout(make(max_steps=3), 60)[0]
+    assert row["next", "step_count"].max() > 3 and not row["next", "truncated"].any()
+    assert "TimeLimit<TimeLimit" not in str(make(max_steps=3).base_env._env)
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
@@ -243,7 +265,7 @@ def test_seeds_repeat(make, observation, num_envs, steps):
     ("values", "named"), [({"loc": (0.0, 0.0, 0.0)}, "loc"), ({"scale": (1.0,) * 4}, "scale")]
 )
 def test_norm_of_the_wrong_length_is_one_clear_line(values, named):
-    with pytest.raises(ConfigError, match=rf"^{named}=.*expected 1 or 2 numbers$"):
+    with pytest.raises(ConfigError, match=rf"^env.{named}=.*expected 1 or 2 numbers$"):
         make_env(config("masked", 1, **values))
 
 
@@ -283,3 +305,28 @@ def test_pictures_need_no_display():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "(2, 1, 84, 84) True"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGTERM elsewhere")
+def test_a_process_that_has_drawn_still_ends_when_told_to():
+    code = (
+        "import time\n"
+        "from recdqn import Config, make_env\n"
+        "env = make_env(Config.preset('pixel-cartpole').replace(env={'num_envs': 1}).env)\n"
+        "env.rollout(2)\n"
+        "print('drawn', flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "SDL_NO_SIGNAL_HANDLERS"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while "drawn" not in (line := process.stdout.readline()):
+            assert line, "it ended early"
+        process.terminate()
+        assert process.wait(timeout=30) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

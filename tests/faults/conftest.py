@@ -1,5 +1,18 @@
+"""Environments are named ``"zoo:..."``: this folder must be importable, in worker processes as well."""
+
+import os
 import sys
 from pathlib import Path
 
-# For processes that run something of a module beside this file, by its name.
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:
+    sys.path.insert(0, HERE)
+
+
+@pytest.fixture
+def subprocess_env():
+    """An environment for subprocesses that import ``zoo``."""
+    paths = [HERE, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -168,6 +168,24 @@ def test_pixels_resume_exactly(tmp_path, monkeypatch):
     assert same(outcome(tmp_path / "run"), whole)
 
 
+def test_workers_resume_exactly(short, whole, tmp_path, monkeypatch):
+    """The games go to processes and come back from them; it is the run of one process."""
+    save, saves = Checkpoints.save, []
+
+    def interrupt(self, step):
+        save(self, step)
+        saves.append(step)
+        if len(saves) == 6:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", interrupt)
+    cfg = short.replace(env={"workers": True})
+    with pytest.raises(Killed):
+        fresh(cfg, tmp_path / "run")
+    go_on(cfg, tmp_path / "run")
+    assert same(outcome(tmp_path / "run"), whole[0])
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "not an archive", "missing"])
 def test_a_damaged_checkpoint_is_refused_and_the_older_one_used(killed, short, whole, capsys, damage):
     older, newer = newest(killed)
