@@ -24,7 +24,7 @@ test: $(STAMP)
 	$(BIN)/pytest
 	$(BIN)/pytest --nbmake book
 
-# Tests that take minutes, and a look behind every link of the book (the only target that needs the network).
+# Tests that take minutes, and a look behind every link of the book, which needs the network.
 long: $(STAMP)
 	$(BIN)/pytest -m long
 
