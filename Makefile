@@ -10,7 +10,7 @@ ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
 export SDL_VIDEODRIVER ?= dummy
 endif
 
-.PHONY: book serve test lint bench results clean
+.PHONY: book serve test long links lint bench results clean
 
 book: $(STAMP)
 	$(BIN)/jupyter-book build book $(BOOK_FLAGS)
@@ -23,6 +23,13 @@ serve: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest
 	$(BIN)/pytest --nbmake book
+
+# Tests that take minutes, and a look behind every link of the book, which needs the network.
+long: $(STAMP)
+	$(BIN)/pytest -m long
+
+links: $(STAMP)
+	RECDQN_PROFILE=smoke $(BIN)/jupyter-book build book --builder linkcheck --path-output _build/links
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
