@@ -1,5 +1,6 @@
 """Book-wide checks: what every chapter must look like before anybody runs it."""
 
+import ast
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -155,3 +156,31 @@ def test_the_bug_of_the_chapter_names_the_finding_that_catches_it(chapter):
     bug = prose(BOOK / f"{chapter}.ipynb").split("## Bug of the chapter")[1].split("## Exercises")[0]
     assert [code for code in BUGS if code in bug]
     assert any("diagnose(" in cell.source for cell in cells(chapter, "code"))
+
+
+# What is raised on the way of a run; the other modules stand beside it.
+RAISING = "checkpoint cli config envs evaluate guard interrupt policy replay train".split()
+MESSAGES = ("UserError", "ConfigError", "NotFinite", "Stopped")
+
+
+def longest_fragments(module):
+    """Of each message that a module raises, the longest part that is always the same."""
+    tree = ast.parse((ROOT / "recdqn" / f"{module}.py").read_text(encoding="utf-8"))
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in MESSAGES:
+            texts = [n.value for a in call.args for n in ast.walk(a) if isinstance(n, ast.Constant)]
+            parts = [part for text in texts if isinstance(text, str) for part in text.split("\n")]
+            if parts and len(longest := max(parts, key=len)) > 5:
+                yield longest
+
+
+@pytest.mark.parametrize("module", RAISING)
+def test_every_message_of_a_run_is_explained(module):
+    page = re.sub(r"(?ms)^```.*?^```$", "", prose(BOOK / "when-things-go-wrong.ipynb"))
+    said = " ".join(re.findall(r"`([^`]+)`", page))
+    missing = []
+    for fragment in longest_fragments(module):
+        parts = [part.strip(" ;:,()'") for part in re.split(r"[;(]|'recdqn train", fragment)]
+        if not any(part in said for part in parts if len(part) > 5):
+            missing.append(fragment)
+    assert missing == []

@@ -48,12 +48,13 @@ FIELDS = {  # type and range, by dotted name
     if f.name not in PARTS
 }
 # Values that fit their own range and not the others'; those further down read what those above have changed.
+SEEN = {"env.observation": "masked", "env.visible": (0, 2)}
 MISFITS = {
     "policy.kernels": lambda now: {"policy.kernels": (1, 1, 1)},
     "policy.strides": lambda now: {"policy.strides": (1, 1, 1)},
     "policy.eps_end": lambda now: {"policy.eps_start": 0.25, "policy.eps_end": 0.5},
-    "env.loc": lambda now: {"env.observation": "masked", "env.loc": (0.0, 0.0, 0.0)},
-    "env.scale": lambda now: {"env.observation": "masked", "env.scale": (1.0, 1.0, 1.0)},
+    "env.loc": lambda now: SEEN | {"env.loc": (0.0, 0.0, 0.0)},
+    "env.scale": lambda now: SEEN | {"env.scale": (1.0, 1.0, 1.0)},
     "train.frames_per_batch": lambda now: {"env.num_envs": 2, "train.frames_per_batch": 3},
     "train.total_frames": lambda now: {"train.warmup_frames": 50, "train.total_frames": 49},
     "replay.capacity": lambda now: {"replay.capacity": now["train.frames_per_batch"] - 1},
@@ -70,9 +71,9 @@ def right(name, hint, limits):
     """Values of a field that are in its range, many of them at its ends."""
     if name in FIXED:
         return st.just(FIXED[name])
-    if name == "env.visible":
+    if name == "env.visible" and get_origin(hint) is tuple:
         return st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple)
-    if name in ("env.loc", "env.scale"):  # one entry fits every observation
+    if name in ("env.loc", "env.scale") and get_origin(hint) is tuple:  # one entry fits every observation
         return right(name, get_args(hint)[0], limits).map(lambda number: (number,))
     if name == "env.observation":
         return st.sampled_from(["masked"] * 18 + ["whole"] * 3 + ["pixels"] * 2)  # pictures are slow
@@ -121,7 +122,11 @@ def wrong(name, hint, limits):
 @st.composite
 def in_range(draw):
     """Settings by dotted name, each in its range, and all of them fitting together."""
-    needed = CAPS.keys() | {"env.observation"} | draw(st.sets(st.sampled_from(sorted(FIELDS))))
+    needed = (
+        CAPS.keys()
+        | {"env.observation", "env.loc", "env.scale"}
+        | draw(st.sets(st.sampled_from(sorted(FIELDS))))
+    )
     values = {name: draw(right(name, *FIELDS[name])) for name in FIELDS if name in needed}
     layers = len(values["policy.channels"])
     for name in ("policy.kernels", "policy.strides"):
