@@ -17,7 +17,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from benchmarks import buffer, masked, pictures
+from benchmarks import buffer, masked, pictures, stop
 from benchmarks.harness import Row, table
 from recdqn.checkpoint import manifest
 from recdqn.results import RESULTS
@@ -31,6 +31,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "masked-loop": masked.loop_row,
     "buffer-size": buffer.size_row,
     "memory": buffer.memory_row,
+    "stop": stop.stop_row,
     "masked-solve": masked.solve_row,
     "pixel-solve": pictures.solve,
 }

@@ -142,10 +142,10 @@ def made_up_episodes(template: TensorDict, steps: int, first: int = 0) -> Iterat
 def memory_row(capacity: int = 1_000_000, frames: int = 512) -> Row:
     """Measure the peak resident memory of a process that trains on pictures with a large buffer on disk.
 
-    The run stops early, so most of the buffer's files stay empty; pages of them that are read and written
-    count, and the system may take them back at any time.
+    The run stops early, so most of the buffer's files are never touched; pages of them that are read and
+    written count, and the system may take them back at any time.
     """
-    _need_disk(tempfile.gettempdir(), 4 * GB, "a sparse buffer of a million pictures")
+    _need_disk(tempfile.gettempdir(), 10 * GB, "a buffer of a million pictures")
     command = [sys.executable, "-m", "benchmarks.buffer", str(capacity), str(frames)]
     child = subprocess.run(command, capture_output=True, text=True, check=True)
     peak = float(child.stdout.split()[-1]) / GB

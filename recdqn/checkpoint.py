@@ -148,7 +148,7 @@ class Checkpoints:
     def __init__(self, out: str | Path, cfg: Config, **parts: Any) -> None:
         self.folder = Path(out)
         self.cfg = cfg
-        self.rotation = CheckpointRotation(self.folder / CHECKPOINTS, keep_last=2)
+        self.rotation = _rotation(self.folder)
         self.checkpoint = Checkpoint(format="archive")
         for name, part in parts.items():
             self.checkpoint.register(name, part, adapter=StateDictCheckpointAdapter("torch"))
@@ -207,8 +207,13 @@ class Checkpoints:
         return Config.from_dict(manifest["metadata"]["config"])
 
 
+def _rotation(folder: Path) -> CheckpointRotation:
+    return CheckpointRotation(folder / CHECKPOINTS, keep_last=2)
+
+
 def sweep(out: str | Path) -> None:
-    """Remove from a run's folder what a killed run has left half-written."""
+    """Remove from a run's folder what a killed run has left half-written, or not come to removing."""
+    _rotation(Path(out)).prune()
     for pattern in ("*.tmp", f"{SCRATCH}*", f"{CHECKPOINTS}/.*"):
         for path in Path(out).glob(pattern):
             if path.is_dir():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchrl.objectives import SoftUpdate
 
-from benchmarks import buffer, classic, harness, masked, pictures, plain
+from benchmarks import buffer, classic, harness, masked, pictures, plain, stop
 from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
 
 # --- the frame ------------------------------------------------------------------------------------------
@@ -276,6 +276,13 @@ def test_the_size_row_runs():
 
 def test_a_full_disk_is_refused(monkeypatch):
     monkeypatch.setattr(buffer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e9))
-    with pytest.raises(SystemExit, match=r"needs 4.0 GB in .*, and 1.0 GB are free: set TMPDIR") as caught:
+    with pytest.raises(SystemExit, match=r"needs 10.0 GB in .*, and 1.0 GB are free: set TMPDIR") as caught:
         buffer.memory_row()
     assert "\n" not in str(caught.value)
+
+
+def test_the_stop_row_runs():
+    row = stop.stop_row("masked-cartpole", after=1_024)
+    assert row.met == (row.ours <= 5) and row.ours > 0
+    megabytes = int(row.what.split()[-2])
+    assert 1_024 * 1_000 / 1e6 < megabytes < 10  # a step takes a kilobyte, mostly its recurrent states

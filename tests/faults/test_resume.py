@@ -272,6 +272,22 @@ def test_a_checkpoint_with_code_is_refused(killed, whole, capsys, tmp_path, monk
     assert same(outcome(killed), whole[0])
 
 
+def test_what_a_killed_run_leaves_is_swept_away(killed, whole):
+    """Killed while it writes, and before it removes the oldest of three; also where nothing else is to do."""
+    resume(killed, progress=False)
+    older, newer = newest(killed)
+    for name in (".checkpoint-1.torchrl.stage-a", ".checkpoint-1.torchrl.backup-b"):
+        (killed / "checkpoints" / name).mkdir()
+    (killed / ".scratch-x").mkdir()
+    (killed / "metrics.json.tmp").touch()
+    shutil.copy(older, older.with_name("checkpoint-000000000001.torchrl"))
+    with pytest.raises(UserError, match="is finished"):
+        resume(killed, progress=False)
+    assert newest(killed) == sorted((killed / "checkpoints").iterdir()) == [older, newer]
+    names = {path.name for path in killed.iterdir()}
+    assert names == {"checkpoints", "config.json", "manifest.json", "metrics.json", "policy.pt"}
+
+
 def test_a_changed_configuration_is_refused(killed):
     path = killed / "config.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
