@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from recdqn.checkpoint import CONFIG, MANIFEST, METRICS
-from recdqn.config import PRESETS, ConfigError, UserError
+from recdqn.config import PRESETS, Config, ConfigError, UserError
 
 RESULTS = Path(__file__).parents[1] / "results"
 CURVES = RESULTS.parent / "book" / "_static" / "learning-curves.svg"  # the README's figure
@@ -223,17 +223,38 @@ def fingerprint(presets: Mapping[str, Sequence[dict]]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def promises(folder: Path = RESULTS) -> str:
+    """Return what is promised of a run that something happens to, and what is not, in four lines."""
+    stop, seconds = recorded_benchmarks(folder)["stop"], Config().train.save_seconds
+    lines = [
+        "A run that was killed or stopped goes on with `--resume`: on one CPU thread and with the same versions, "
+        f"bit for bit as if it had never stopped. At most {seconds:g} seconds of training are repeated. "
+        "50 kills at random moments test it.",
+        "Ctrl-C and SIGTERM save and end within five seconds. "
+        f"Recorded: {_figure(stop['ours'])} s {stop['what']}.",
+        "A disk that is full, a damaged file, a number that is not finite or an environment that fails ends the "
+        "run with one line, and its last checkpoint is whole. No file that is loaded can run code. Nothing is "
+        "left behind.",
+        "Not promised: the same bits on a GPU, with more threads or other versions; episodes that go on where "
+        "an environment holds more than plain values (they begin anew, and a line says so); the "
+        '`"seconds"` in the metrics.',
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def write_tables(readme: Path, folder: Path = RESULTS) -> None:
-    """Put both tables between their markers in ``readme``.
+    """Put what is read from ``folder`` between its markers in ``readme``.
 
     :func:`results_table` stands between ``<!-- results -->`` and ``<!-- /results -->``,
-    :func:`summary_table` between ``<!-- summary -->`` and ``<!-- /summary -->``.
+    :func:`summary_table` between ``<!-- summary -->`` and ``<!-- /summary -->``, :func:`promises` between
+    ``<!-- promises -->`` and ``<!-- /promises -->``.
 
     Raises:
         UserError: if ``readme`` lacks a marker.
     """
     text = readme.read_text(encoding="utf-8")
-    for name, table in (("results", results_table(folder)), ("summary", summary_table(folder))):
+    tables = {"results": results_table, "summary": summary_table, "promises": promises}
+    for name, table in ((name, function(folder)) for name, function in tables.items()):
         opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, found, rest = text.partition(opening)
         _, closed, after = rest.partition(closing)

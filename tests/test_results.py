@@ -20,6 +20,7 @@ from recdqn.results import (
     fingerprint,
     learning_curve,
     mean_return,
+    promises,
     recorded_benchmarks,
     recorded_presets,
     recorded_runs,
@@ -37,9 +38,21 @@ def between(text, name):
     return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
 
 
-@pytest.mark.parametrize(("name", "table"), [("results", results_table), ("summary", summary_table)])
+@pytest.mark.parametrize(
+    ("name", "table"), [("results", results_table), ("summary", summary_table), ("promises", promises)]
+)
 def test_readme_shows_the_tables_of_the_recorded_runs(name, table):
     assert between(README.read_text(encoding="utf-8"), name) == table()
+
+
+def test_readme_promises_four_things_with_the_figures():
+    lines = promises().splitlines()
+    assert len(lines) == 4
+    assert f"At most {Config().train.save_seconds:g} seconds" in lines[0]
+    stop = recorded_benchmarks()["stop"]
+    assert f"{stop['ours']:.3g} s from SIGTERM" in lines[1] and stop["ours"] < 5
+    tested = (RESULTS.parent / "tests/faults/test_resume.py").read_text(encoding="utf-8")
+    assert "times=50," in tested and "50 kills at random moments" in lines[0]
 
 
 def test_readme_shows_the_curves_of_the_recorded_runs():
@@ -262,17 +275,29 @@ def test_a_summary_of_failures(tmp_path):
 def test_writing_the_tables_changes_nothing_else(tmp_path):
     for preset in PRESETS:
         record(tmp_path / "results", preset, SOLVED)
+    shutil.copy(RESULTS / "bench.json", tmp_path / "results")
     readme = tmp_path / "README.md"
     readme.write_text(
         "a\n<!-- summary -->\nold\n<!-- /summary -->\nb\n<!-- results --><!-- /results -->\nc\n"
+        "<!-- promises --><!-- /promises -->\n"
     )
     for _ in range(2):
         write_tables(readme, tmp_path / "results")
         text = readme.read_text()
         assert between(text, "summary") == summary_table(tmp_path / "results")
         assert between(text, "results") == results_table(tmp_path / "results")
-        assert [line for line in text.splitlines() if not line.startswith("|")] == [
-            *("a", "<!-- summary -->", "<!-- /summary -->", "b", "<!-- results -->", "<!-- /results -->", "c")
+        assert between(text, "promises") == promises(tmp_path / "results")
+        assert [line for line in text.splitlines() if not line.startswith(("|", "- "))] == [
+            *(
+                "a",
+                "<!-- summary -->",
+                "<!-- /summary -->",
+                "b",
+                "<!-- results -->",
+                "<!-- /results -->",
+                "c",
+            ),
+            *("<!-- promises -->", "<!-- /promises -->"),
         ]
     readme.write_text("<!-- results --><!-- /results -->")
     with pytest.raises(UserError, match="needs the lines <!-- summary --> and <!-- /summary -->"):
