@@ -227,14 +227,14 @@ def promises(folder: Path = RESULTS) -> str:
     """Return what is promised of a run that something happens to, and what is not, in four lines."""
     stop, seconds = recorded_benchmarks(folder)["stop"], Config().train.save_seconds
     lines = [
-        "A run that was killed or stopped goes on with `--resume`: on one CPU thread and with the same versions, "
-        f"bit for bit as if it had never stopped. At most {seconds:g} seconds of training are repeated. "
-        "50 kills at random moments test it.",
+        "A run that was killed or stopped goes on with `--resume`: on one CPU thread and with the same "
+        "versions, bit for bit as if it had never stopped. At most "
+        f"{seconds:g} seconds of training are repeated. 50 kills at random moments test it.",
         "Ctrl-C and SIGTERM save and end within five seconds. "
         f"Recorded: {_figure(stop['ours'])} s {stop['what']}.",
-        "A disk that is full, a damaged file, a number that is not finite or an environment that fails ends the "
-        "run with one line, and its last checkpoint is whole. No file that is loaded can run code. Nothing is "
-        "left behind.",
+        "A disk that is full, a damaged file, a number that is not finite or an environment that fails ends "
+        "the run with one line, and its last checkpoint is whole. No file that is loaded can run code. "
+        "Nothing is left behind.",
         "Not promised: the same bits on a GPU, with more threads or other versions; episodes that go on where "
         "an environment holds more than plain values (they begin anew, and a line says so); the "
         '`"seconds"` in the metrics.',
