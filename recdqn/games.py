@@ -103,11 +103,11 @@ class Collection:
 
     TorchRL 0.14.1's ``Collector.state_dict()`` holds counters, but neither the step at which each environment
     stands (observation, recurrent state, number of the episode) nor the games; after a load it begins new
-    episodes. Here they go on, where every game's state is known; :attr:`exact` says whether it is.
+    episodes. Here they go on, where every game's state is known; ``exact`` says whether it is.
 
     Args:
-        collector: as :func:`recdqn.make_collector` builds it.
-        env: its environment, as :func:`recdqn.make_env` builds it.
+        collector: as :func:`recdqn.replay.make_collector` builds it.
+        env: its environment, as :func:`recdqn.envs.make_env` builds it.
     """
 
     def __init__(self, collector: Collector, env: TransformedEnv) -> None:

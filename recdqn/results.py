@@ -235,8 +235,8 @@ def promises(folder: Path = RESULTS) -> str:
         "A disk that is full, a damaged file, a number that is not finite or an environment that fails ends "
         "the run with one line, and its last checkpoint is whole. No file that is loaded can run code. "
         "Nothing is left behind.",
-        "Not promised: the same bits on a GPU, with more threads or other versions; episodes that go on where "
-        "an environment holds more than plain values (they begin anew, and a line says so); the "
+        "Not promised: the same bits on a GPU, with more threads or other versions; episodes that go on "
+        "where an environment holds more than plain values (they begin anew, and a line says so); the "
         '`"seconds"` in the metrics.',
     ]
     return "\n".join(f"- {line}" for line in lines)
