@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import torch
 from runs import fresh, start
@@ -55,6 +57,26 @@ def test_files_of_the_buffer_are_filled_and_have_no_names(tmp_path):
     mapped.fill_(7)
     assert mapped.sum() == 7 * MEGABYTE
     claim(tmp_path / "scratch")  # nothing to do
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_scratch_folder_that_vanishes_harms_nothing(tiny, tmp_path, monkeypatch, saved):
+    """Somebody empties the folder for temporary files, or the run's own, while it trains."""
+    expected = train(tiny, progress=False).metrics[-1]["loss"]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    step, steps = gym.Wrapper.step, []
+
+    def empty(self, action):
+        steps.append(action)
+        if len(steps) == 300:
+            for path in (tmp_path / "run" if saved else tmp_path).iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return step(self, action)
+
+    monkeypatch.setattr(gym.Wrapper, "step", empty)
+    run = train(tiny, out=tmp_path / "run" if saved else None, progress=False)
+    assert len(steps) > 300
+    assert run.metrics[-1]["loss"] == expected
 
 
 def test_a_file_that_may_not_grow_ends_the_run(tiny, tmp_path):

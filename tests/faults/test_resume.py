@@ -24,6 +24,7 @@ from recdqn import Config, load_checkpoint, resume, train
 from recdqn.checkpoint import Checkpoints
 from recdqn.config import UserError
 from recdqn.games import Game
+from recdqn.guard import Workers
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +183,34 @@ def test_workers_resume_exactly(short, whole, tmp_path, monkeypatch):
     cfg = short.replace(env={"workers": True})
     with pytest.raises(Killed):
         fresh(cfg, tmp_path / "run")
+    go_on(cfg, tmp_path / "run")
+    assert same(outcome(tmp_path / "run"), whole[0])
+
+
+def test_a_killed_worker_ends_the_run_and_leaves_it_whole(short, whole, tmp_path, monkeypatch):
+    """As the system does when memory runs out."""
+    save, saves, workers = Checkpoints.save, [], []
+    start_workers = Workers.__init__
+
+    def note(self, *args):
+        start_workers(self, *args)
+        workers.append(self)
+
+    def kill(self, step):
+        save(self, step)
+        saves.append(step)
+        if len(saves) == 6:
+            os.kill(workers[0].processes[3].pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Workers, "__init__", note)
+    monkeypatch.setattr(Checkpoints, "save", kill)
+    cfg = short.replace(env={"workers": True})
+    with pytest.raises(
+        UserError, match=r"^CartPole-v1 \(copy 3\) failed: .*killed by SIGKILL: if memory ran out"
+    ):
+        fresh(cfg, tmp_path / "run")
+    assert not any(process.is_alive() for process in workers[0].processes)
+    monkeypatch.undo()
     go_on(cfg, tmp_path / "run")
     assert same(outcome(tmp_path / "run"), whole[0])
 
