@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +15,17 @@ from torchrl.collectors import Collector
 from torchrl.envs import TransformedEnv
 
 # What an environment holds and does not change while it is played. pygame's objects are drawn anew.
-FIXED = (gym.Space, gym.Env, EnvSpec, ModuleType, type, np.dtype, Callable)
+FIXED = (
+    gym.Space,
+    EnvSpec,
+    np.dtype,
+    type,
+    ModuleType,
+    FunctionType,
+    MethodType,
+    BuiltinFunctionType,
+    partial,
+)
 
 
 class Game(gym.Wrapper):
@@ -24,7 +34,8 @@ class Game(gym.Wrapper):
     The state is what the environment and its wrappers keep in attributes: numbers, strings, arrays, random
     generators, and lists, tuples and dictionaries of these. All of Gymnasium's classic control environments
     keep nothing else. Where another object is found, such as a physics engine's world, the state cannot be
-    known to be complete, and :attr:`game` is ``None``.
+    known to be complete, and :attr:`game` is ``None``. What an environment keeps outside of itself, in a
+    class, a module or a function, is not looked at.
 
     Example:
         >>> env = Game(gym.make("CartPole-v1"))
@@ -39,19 +50,26 @@ class Game(gym.Wrapper):
     @property
     def game(self) -> list[dict[str, Any]] | None:
         """The attributes of each wrapper and of the environment, from the outside in."""
-        saved = []
-        for layer in self._layers():
+        saver, saved, layers = _Saver(), [], self._layers()
+        for layer, inner in zip(layers, [*layers[1:], None], strict=True):
+            if any(getattr(cls, "__slots__", ()) for cls in type(layer).__mro__):
+                return None
+            state = {k: v for k, v in vars(layer).items() if not _fixed(v)}
+            if inner is not None:
+                state.pop("env")
+                state.pop("_saved_kwargs", None)  # how Gymnasium remembers what made a wrapper
             try:
-                saved.append({k: _plain(v) for k, v in vars(layer).items() if not _fixed(v)})
+                saved.append({k: saver.save(v) for k, v in state.items()})
             except TypeError:
                 return None
         return saved
 
     @game.setter
     def game(self, saved: list[dict[str, Any]]) -> None:
+        loader = _Loader()
         for layer, values in zip(self._layers(), saved, strict=True):
             for name, value in values.items():
-                setattr(layer, name, _unplain(value))
+                setattr(layer, name, loader.load(value))
 
     def _layers(self) -> list[gym.Env]:
         layers = [self.env]
@@ -61,41 +79,79 @@ class Game(gym.Wrapper):
 
 
 def _fixed(value: Any) -> bool:
+    """Whether a value is no part of the game."""
     return isinstance(value, FIXED) or type(value).__module__.partition(".")[0] == "pygame"
 
 
-def _plain(value: Any) -> Any:
-    """Turn a value into what ``torch.load(..., weights_only=True)`` reads; TypeError where it cannot."""
-    if isinstance(value, np.ndarray | np.generic) and value.dtype != object:
-        return {"array": torch.from_numpy(np.array(value)), "scalar": isinstance(value, np.generic)}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.random.Generator):
-        return {"generator": value.bit_generator.state}
-    if isinstance(value, torch.Tensor):
-        return value.clone()
-    if isinstance(value, list | tuple):
-        return {type(value).__name__: [_plain(item) for item in value]}
-    if isinstance(value, dict):
-        return {"dict": [(_plain(k), _plain(v)) for k, v in value.items()]}
-    raise TypeError(f"a {type(value).__name__} cannot be saved")
+class _Saver:
+    """Turns values into what ``torch.load(..., weights_only=True)`` reads; TypeError where it cannot.
+
+    A thing that is found twice stays one thing: where it is found again, its number stands.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        self._arrays: list[np.ndarray] = []
+
+    def save(self, value: Any) -> Any:
+        kind = type(value)  # exactly: a subclass may hold more
+        if value is None or kind in (bool, int, float, str):
+            return value
+        if isinstance(value, np.generic) and value.dtype != object:
+            return {"scalar": torch.from_numpy(np.array(value))}
+        if kind is tuple:
+            return {"tuple": [self.save(item) for item in value]}
+        if id(value) in self._numbers:
+            return {"same": self._numbers[id(value)]}
+        self._numbers[id(value)] = len(self._numbers)
+        if kind in (np.ndarray, torch.Tensor) and value.dtype != object:
+            array = value if kind is np.ndarray else value.detach().numpy()
+            if any(np.may_share_memory(array, other) for other in self._arrays):
+                raise TypeError("two arrays share memory")
+            self._arrays.append(array)
+            return {kind.__name__: torch.from_numpy(np.array(array))}
+        if kind is np.random.Generator:
+            seed = value.bit_generator.seed_seq
+            names = ("entropy", "spawn_key", "pool_size", "n_children_spawned")
+            return {"generator": value.bit_generator.state, "seed": {k: getattr(seed, k) for k in names}}
+        if kind is list:
+            return {"list": [self.save(item) for item in value]}
+        if kind is dict:
+            return {"dict": [(self.save(k), self.save(v)) for k, v in value.items()]}
+        raise TypeError(f"a {kind.__name__} cannot be saved")
 
 
-def _unplain(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "generator" in value:
-        generator = np.random.Generator(getattr(np.random, value["generator"]["bit_generator"])())
-        generator.bit_generator.state = value["generator"]
-        return generator
-    if "array" in value:
-        array = value["array"].numpy().copy()
-        return array[()] if value["scalar"] else array
-    if "list" in value:
-        return [_unplain(item) for item in value["list"]]
-    if "tuple" in value:
-        return tuple(_unplain(item) for item in value["tuple"])
-    return {_unplain(k): _unplain(v) for k, v in value["dict"]}
+class _Loader:
+    """The way back."""
+
+    def __init__(self) -> None:
+        self._things: list[Any] = []  # by number
+
+    def load(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        ((kind, content), *seed) = value.items()
+        if kind == "scalar":
+            return content.numpy()[()]
+        if kind == "tuple":
+            return tuple(self.load(item) for item in content)
+        if kind == "same":
+            return self._things[content]
+        made = {"list": list, "dict": dict}.get(kind, lambda: None)()
+        self._things.append(made)
+        number = len(self._things) - 1
+        if kind == "list":
+            made.extend(self.load(item) for item in content)
+        elif kind == "dict":
+            made.update((self.load(k), self.load(v)) for k, v in content)
+        elif kind == "generator":
+            bits = getattr(np.random, content["bit_generator"])
+            made = np.random.Generator(bits(np.random.SeedSequence(**seed[0][1])))
+            made.bit_generator.state = content
+        else:
+            made = content.numpy().copy() if kind == "ndarray" else content.clone()
+        self._things[number] = made
+        return made
 
 
 class Collection:
