@@ -125,6 +125,7 @@ def main() -> None:
     """Run the command line."""
     # TorchRL's messages go to standard output, which is for results; what a reader needs is said by _say.
     logging.getLogger("torchrl").setLevel(logging.ERROR)
+    sys.path.append(str(Path.cwd()))  # where a reader's own environments are, which runs name
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"train": train, "evaluate": evaluate, "watch": watch, "doctor": doctor},

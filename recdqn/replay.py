@@ -312,7 +312,9 @@ def _check_finite(batch: TensorDictBase) -> None:
 
 def stored_bytes(cfg: Config, env: TransformedEnv) -> int:
     """Return how many bytes a full replay buffer takes, for an ``env`` that has the policy's primer."""
-    step = env.fake_tensordict().exclude(*UNUSED, ("next", "pixels"))
+    step = env.fake_tensordict().exclude(*UNUSED)
+    if cfg.env.observation == "pixels":
+        step = step.exclude(("next", "pixels"))  # see PictureReplayBuffer
     added = 4 * env.action_spec_unbatched.shape[-1] + 8 + 8  # action values, number of the episode, index
     return cfg.replay.capacity * (step.bytes() // cfg.env.num_envs + added)
 

@@ -48,6 +48,20 @@ def test_train_in_a_process_of_its_own(tmp_path):
     assert run.cfg.seed == 3 and run.metrics[-1]["frames"] == 1_088  # 17 whole collections
 
 
+def test_a_run_of_the_readers_own_environment_is_found_from_its_folder(tmp_path, tiny):
+    """The script named recdqn lies elsewhere, so Python does not look here by itself."""
+    code = "import gymnasium\ndef cart():\n    return gymnasium.make('CartPole-v1')\n"
+    (tmp_path / "mine.py").write_text(code)
+    cfg = tiny.replace(env={"id": "mine:cart"}).to_dict()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(cfg))
+    script = "import sys; sys.path = [p for p in sys.path if p]; from recdqn.cli import main; main()"
+    command = [sys.executable, "-c", script, "train", "--resume", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "has no checkpoint that can be used: the run begins again" in done.stderr
+
+
 def test_evaluate(saved, monkeypatch, capsys):
     status, out, _ = run_main(monkeypatch, capsys, "evaluate", saved, "--episodes", 3, "--json")
     values = json.loads(out)

@@ -8,8 +8,8 @@ from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from recdqn import make_collector, make_env, make_policy, make_replay_buffer
-from recdqn.replay import StepUniformSliceSampler
+from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn.replay import StepUniformSliceSampler, stored_bytes
 
 
 def filled(cfg, tmp_path, collections):
@@ -250,3 +250,20 @@ def test_episodes_are_followed_as_a_search_of_everything_finds_them(data):
         batch = buffer.sample()
         same = batch["step"][1:] == batch["step"][:-1] + 1
         assert (same | batch["next", "done"][:-1, 0]).all()
+
+
+@pytest.mark.parametrize("observation", ["masked", "pixels", "whole"])
+def test_the_size_of_a_full_buffer_is_known_before(observation, tmp_path):
+    """Against the files that TorchRL makes."""
+    sizes = {"loc": (0.0,), "scale": (1.0,)}
+    cfg = Config.preset("masked-cartpole").replace(
+        env={"num_envs": 4, "observation": observation, **sizes}, replay={"capacity": 400}
+    )
+    env = make_env(cfg.env)
+    policy = make_policy(cfg.policy, env)
+    buffer = make_replay_buffer(cfg, tmp_path)
+    collector = make_collector(cfg, env, policy, buffer)
+    next(iter(collector))
+    made = sum(path.stat().st_size for path in tmp_path.rglob("*.memmap"))
+    assert made == stored_bytes(cfg, env)
+    collector.shutdown()
