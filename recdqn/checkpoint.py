@@ -56,11 +56,16 @@ def prepare_run(out: str | Path, cfg: Config) -> None:
             raise UserError(f"{folder} is not empty: choose another folder, or remove it first")
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / MANIFEST, manifest() | run)
-        _write_json(folder / CONFIG, cfg.to_dict())
+        write_config(folder, cfg)
     except OSError as error:
         raise UserError(
             f"cannot write a run into {folder}: {error.strerror}; choose another folder"
         ) from None
+
+
+def write_config(out: str | Path, cfg: Config) -> None:
+    """Write the configuration into the folder ``out``."""
+    _write_json(Path(out) / CONFIG, cfg.to_dict())
 
 
 def save_checkpoint(out: str | Path, run: Run) -> None:
@@ -70,7 +75,7 @@ def save_checkpoint(out: str | Path, run: Run) -> None:
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / CONFIG, run.cfg.to_dict())
+    write_config(folder, run.cfg)
     weights = io.BytesIO()
     torch.save({k: v.cpu() for k, v in run.policy.state_dict().items()}, weights)
     _write(folder / WEIGHTS, weights.getvalue())
@@ -172,14 +177,17 @@ class Checkpoints:
             Whether there was one.
 
         Raises:
-            UserError: if a state belongs to another configuration than the folder's.
+            UserError: if a state belongs to another configuration than the folder's, or the parts are left
+                half-loaded from one that is whole and does not fit.
         """
+        half = False
         files = sorted((self.folder / CHECKPOINTS).glob("checkpoint-*.torchrl"), reverse=True)
         for path in files:
             try:
                 longer = {"total_frames": self.cfg.train.total_frames}  # may be more than it was
                 same = self._inspect(path).replace(train=longer) == self.cfg
                 if same:
+                    half = True
                     result = self.checkpoint.load(path)
             except Exception as error:
                 say(f"{path} cannot be used ({_line(error)}): trying the one before it")
@@ -192,6 +200,11 @@ class Checkpoints:
             if result.comparison.get("version_skew"):
                 say(f"{path} was made with other versions of PyTorch's libraries: the numbers may differ")
             return True
+        if half:
+            raise UserError(
+                f"{self.folder} has no checkpoint that fits: train anew into another folder, "
+                "or use the machine and the versions in manifest.json"
+            )
         return False
 
     def _inspect(self, path: Path) -> Config:

@@ -159,14 +159,14 @@ class SliceReplayBuffer(TensorDictReplayBuffer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Fill an empty buffer with what was stored."""
+        """Hold what was stored, and nothing else."""
+        self.empty()
         rows = state_dict["rows"]
         if rows:
             shape = rows["action"].shape[: self.storage.ndim]
             stored = TensorDict(rows, shape).unflatten_keys(".")
             self.storage.set(torch.arange(shape[0]), stored)
             self.writer.load_state_dict(state_dict["writer"])
-            self.sampler._empty()
             self.sampler.extend(torch.tensor([self._newest]))
 
     @property
@@ -218,7 +218,7 @@ class PictureReplayBuffer(SliceReplayBuffer):
         return super().state_dict() | {"last": dict(self._last), "many": self._many}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Fill an empty buffer with what was stored."""
+        """Hold what was stored, and nothing else."""
         super().load_state_dict(state_dict)
         self._last, self._many = dict(state_dict["last"]), state_dict["many"]
 

@@ -30,7 +30,15 @@ from torchrl.record.loggers import Logger as TorchRLLogger
 from torchrl.record.loggers import get_logger
 from tqdm import tqdm
 
-from recdqn.checkpoint import SCRATCH, Checkpoints, load_config, prepare_run, save_checkpoint, sweep
+from recdqn.checkpoint import (
+    SCRATCH,
+    Checkpoints,
+    load_config,
+    prepare_run,
+    save_checkpoint,
+    sweep,
+    write_config,
+)
 from recdqn.config import Config, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import Evaluation, evaluate
@@ -168,9 +176,9 @@ def resume(
         UserError: also if there is no run, or nothing left to do.
     """
     cfg, out = load_config(out), Path(out)
-    _check(cfg, out, logger)
     if frames is not None:
         cfg = cfg.replace(train={"total_frames": frames})
+    _check(cfg, out, logger)
     return _train(cfg, out, logger, progress, resumed=True)
 
 
@@ -303,6 +311,7 @@ def _load(checkpoints: Checkpoints, cfg: Config, at: Progress) -> None:
         raise UserError(
             f"{out} is finished after {at.frames} frames ({solved}): there is nothing to go on with"
         )
+    write_config(out, cfg)  # it may train longer than it should before
     if not found:
         _say(f"{out} has no checkpoint that can be used: the run begins again")
     elif not checkpoints.checkpoint.components["collection"].exact:
@@ -331,8 +340,9 @@ def _explained(out: Path | None, loss_fn: RecurrentDQNLoss, at: Progress) -> Ite
         message = f"{error}, after {at.frames} frames and {at.updates} updates"
         if out is not None:
             batch = error.batch.detach().cpu().flatten_keys(".").to_dict()
-            torch.save({"batch": batch, "loss": dict(loss_fn.state_dict())}, out / BATCH)
-            message += f"; batch and weights are in {out / BATCH}"
+            with contextlib.suppress(OSError, RuntimeError):  # PyTorch reports a full disk by the second
+                torch.save({"batch": batch, "loss": dict(loss_fn.state_dict())}, out / BATCH)
+                message += f"; batch and weights are in {out / BATCH}"
         raise NotFinite(message, error.batch) from None
     except Stopped as stopped:
         stopped.args = (f"{stopped}; go on by 'recdqn train --resume {out}'",)

@@ -267,3 +267,23 @@ def test_the_size_of_a_full_buffer_is_known_before(observation, tmp_path):
     made = sum(path.stat().st_size for path in tmp_path.rglob("*.memmap"))
     assert made == stored_bytes(cfg, env)
     collector.shutdown()
+
+
+@pytest.mark.parametrize("rows", [30, 100])
+def test_loading_replaces_what_was_stored(rows, tmp_path):
+    """A buffer that held more, and whose ring stood elsewhere, then samples as the saved one does."""
+    cfg = Config.preset("masked-cartpole").replace(
+        env={"num_envs": 2}, replay={"capacity": 160}, train={"frames_per_batch": 20}
+    )
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    saved = filled(cfg, tmp_path / "a", rows // 10)
+    other = filled(cfg, tmp_path / "b", 9)
+    other.sample()
+    other.load_state_dict(saved.state_dict())
+    assert len(other) == len(saved) == min(2 * rows, 160)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        batch = saved.sample()
+        torch.manual_seed(seed)
+        assert (other.sample() == batch).all()

@@ -317,6 +317,24 @@ def test_what_a_killed_run_leaves_is_swept_away(killed, whole):
     assert names == {"checkpoints", "config.json", "manifest.json", "metrics.json", "policy.pt"}
 
 
+def test_checkpoints_that_do_not_fit_are_not_loaded_by_halves(killed, capsys):
+    """Whole files with a network of another size in one part: nothing begins from what is half-loaded."""
+    for path in newest(killed):
+        with zipfile.ZipFile(path) as old:
+            files = {name: old.read(name) for name in old.namelist()}
+        part = json.loads(files["manifest.json"])["components"]["policy"]["path"] + "/state.pt"
+        weights = torch.load(io.BytesIO(files[part]), weights_only=True)
+        buffer = io.BytesIO()
+        torch.save({k: v[..., :1] if v.ndim else v for k, v in weights.items()}, buffer)
+        files[part] = buffer.getvalue()
+        with zipfile.ZipFile(path, "w") as new:
+            for name, content in files.items():
+                new.writestr(name, content)
+    with pytest.raises(UserError, match="has no checkpoint that fits: train anew into another folder"):
+        resume(killed, progress=False)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 def test_a_changed_configuration_is_refused(killed):
     path = killed / "config.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
@@ -331,6 +349,8 @@ def test_a_finished_run_has_nothing_to_go_on_with_but_more_frames(short, tmp_pat
     longer = resume(tmp_path / "run", frames=896, progress=False)
     assert longer.metrics[: len(run.metrics)] == run.metrics
     assert longer.metrics[-1]["frames"] == 896
+    with pytest.raises(UserError, match="train.total_frames=64: expected enough for train.warmup_frames=128"):
+        resume(tmp_path / "run", frames=64, progress=False)
     assert load_checkpoint(tmp_path / "run").cfg.train.total_frames == 896
     with pytest.raises(UserError, match="is finished after 896 frames"):
         resume(tmp_path / "run", progress=False)
