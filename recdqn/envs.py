@@ -194,7 +194,8 @@ def _base_env(cfg: EnvConfig) -> EnvBase:
     makers = []
     for copy in range(cfg.num_envs):
         # Around every single environment, from the inside to the outside.
-        wrappers = [partial(Guard, name=f"{cfg.id} (copy {copy})"), partial(_look, cfg=cfg), Game]
+        guard, look = partial(Guard, name=f"{cfg.id} (copy {copy})"), partial(_look, cfg=cfg)
+        wrappers = [guard, look, partial(Game, alone=cfg.workers)]
         makers.append(partial(_make_one, cfg, wrappers))
     if cfg.num_envs == 1:
         return GymWrapper(makers[0]())

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
+import random
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pygame
 import torch
 from gymnasium.envs.registration import EnvSpec
 from tensordict import TensorDict
+from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.envs import TransformedEnv
 
-# What an environment holds and does not change while it is played. pygame's objects are drawn anew.
-FIXED = (
-    gym.Space,
-    EnvSpec,
-    np.dtype,
-    type,
-    ModuleType,
-    FunctionType,
-    MethodType,
-    BuiltinFunctionType,
-    partial,
-)
+# What an environment holds and does not change while it is played, as long as it is the same object.
+FIXED = (gym.Space, ModuleType, type, np.dtype, FunctionType, MethodType, BuiltinFunctionType)
+# What is no part of a game: how an environment was made, and what pygame draws anew.
+SKIPPED = (EnvSpec, pygame.Surface, type(pygame.time.Clock()))
 
 
 class Game(gym.Wrapper):
@@ -35,7 +29,11 @@ class Game(gym.Wrapper):
     generators, and lists, tuples and dictionaries of these. All of Gymnasium's classic control environments
     keep nothing else. Where another object is found, such as a physics engine's world, the state cannot be
     known to be complete, and :attr:`game` is ``None``. What an environment keeps outside of itself, in a
-    class, a module or a function, is not looked at.
+    class or a module, is not looked at.
+
+    Args:
+        env: the environment, with all its other wrappers.
+        alone: whether it has a process of its own, whose global random numbers are then part of the game.
 
     Example:
         >>> env = Game(gym.make("CartPole-v1"))
@@ -47,29 +45,39 @@ class Game(gym.Wrapper):
         True
     """
 
+    def __init__(self, env: gym.Env, alone: bool = False) -> None:
+        super().__init__(env)
+        self._alone = alone
+        self._first = [dict(vars(layer)) for layer in self._layers()]
+
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset; a seed is also that of the process, where the environment has one of its own."""
+        if self._alone and seed is not None:
+            seed_globals(seed)
+        return self.env.reset(seed=seed, **kwargs)
+
     @property
-    def game(self) -> list[dict[str, Any]] | None:
+    def game(self) -> dict[str, Any] | None:
         """The attributes of each wrapper and of the environment, from the outside in."""
-        saver, saved, layers = _Saver(), [], self._layers()
-        for layer, inner in zip(layers, [*layers[1:], None], strict=True):
-            if any(getattr(cls, "__slots__", ()) for cls in type(layer).__mro__):
-                return None
-            state = {k: v for k, v in vars(layer).items() if not _fixed(v)}
-            if inner is not None:
-                state.pop("env")
-                state.pop("_saved_kwargs", None)  # how Gymnasium remembers what made a wrapper
-            try:
-                saved.append({k: saver.save(v) for k, v in state.items()})
-            except TypeError:
-                return None
-        return saved
+        saver, layers = _Saver(), self._layers()
+        try:
+            saved = [self._state(layer, k, layers, saver) for k, layer in enumerate(layers)]
+        except (TypeError, ValueError):
+            return None
+        return {"layers": saved, "random": GlobalRNGState().state_dict() if self._alone else None}
 
     @game.setter
-    def game(self, saved: list[dict[str, Any]]) -> None:
+    def game(self, saved: dict[str, Any]) -> None:
         loader = _Loader()
-        for layer, values in zip(self._layers(), saved, strict=True):
+        for layer, values in zip(self._layers(), saved["layers"], strict=True):
             for name, value in values.items():
-                setattr(layer, name, loader.load(value))
+                if isinstance(value, dict) and "space" in value:
+                    for part, generator in zip(_parts(vars(layer)[name]), value["space"], strict=True):
+                        part._np_random = loader.load(generator)
+                else:
+                    vars(layer)[name] = loader.load(value)
+        if saved["random"] is not None:
+            GlobalRNGState().load_state_dict(saved["random"])
 
     def _layers(self) -> list[gym.Env]:
         layers = [self.env]
@@ -77,10 +85,45 @@ class Game(gym.Wrapper):
             layers.append(layers[-1].env)
         return layers
 
+    def _state(self, layer: gym.Env, number: int, layers: list[gym.Env], saver: _Saver) -> dict[str, Any]:
+        """Return the attributes of one layer; TypeError where one may hold more than can be seen."""
+        if any(getattr(cls, "__slots__", ()) for cls in type(layer).__mro__):
+            raise TypeError("slots are not looked at")
+        state, inner = {}, layers[number + 1 :]
+        for name, value in vars(layer).items():
+            if isinstance(value, SKIPPED) or (inner and (value is inner[0] or name == "_saved_kwargs")):
+                continue
+            if isinstance(value, FIXED):
+                if value is not self._first[number].get(name) or not _holds_nothing(value, layers):
+                    raise TypeError(f"{name} may change")
+                if isinstance(value, gym.Space):  # it draws random numbers of its own
+                    state[name] = {"space": [saver.save(part._np_random) for part in _parts(value)]}
+            else:
+                state[name] = saver.save(value)
+        return state
 
-def _fixed(value: Any) -> bool:
-    """Whether a value is no part of the game."""
-    return isinstance(value, FIXED) or type(value).__module__.partition(".")[0] == "pygame"
+
+def seed_globals(seed: int) -> None:
+    """Seed what PyTorch, NumPy and Python draw for everybody in this process."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def _parts(space: gym.Space) -> list[gym.Space]:
+    """Return a space and those inside it."""
+    inside = getattr(space, "spaces", ())
+    inside = inside.values() if isinstance(inside, dict) else inside
+    return [space, *(part for one in inside for part in _parts(one))]
+
+
+def _holds_nothing(value: Any, layers: list[gym.Env]) -> bool:
+    """Whether a function or a method holds nothing that may change."""
+    if isinstance(value, MethodType):
+        return any(value.__self__ is layer for layer in layers)
+    if isinstance(value, FunctionType):
+        return not value.__closure__
+    return True
 
 
 class _Saver:
@@ -104,16 +147,21 @@ class _Saver:
         if id(value) in self._numbers:
             return {"same": self._numbers[id(value)]}
         self._numbers[id(value)] = len(self._numbers)
+        if kind is torch.Tensor and value.requires_grad:
+            raise TypeError("a tensor that belongs to a graph")
         if kind in (np.ndarray, torch.Tensor) and value.dtype != object:
-            array = value if kind is np.ndarray else value.detach().numpy()
+            array = np.asarray(value)
             if any(np.may_share_memory(array, other) for other in self._arrays):
                 raise TypeError("two arrays share memory")
             self._arrays.append(array)
             return {kind.__name__: torch.from_numpy(np.array(array))}
         if kind is np.random.Generator:
-            seed = value.bit_generator.seed_seq
-            names = ("entropy", "spawn_key", "pool_size", "n_children_spawned")
-            return {"generator": value.bit_generator.state, "seed": {k: getattr(seed, k) for k in names}}
+            bits = value.bit_generator
+            if getattr(np.random, type(bits).__name__, None) is not type(bits):
+                raise TypeError("a bit generator of somebody's own")
+            seed = bits.seed_seq
+            made = (seed.entropy, seed.spawn_key, seed.pool_size, seed.n_children_spawned)
+            return {"generator": [self.save(bits.state), self.save(made)]}
         if kind is list:
             return {"list": [self.save(item) for item in value]}
         if kind is dict:
@@ -130,7 +178,7 @@ class _Loader:
     def load(self, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        ((kind, content), *seed) = value.items()
+        ((kind, content),) = value.items()
         if kind == "scalar":
             return content.numpy()[()]
         if kind == "tuple":
@@ -145,9 +193,11 @@ class _Loader:
         elif kind == "dict":
             made.update((self.load(k), self.load(v)) for k, v in content)
         elif kind == "generator":
-            bits = getattr(np.random, content["bit_generator"])
-            made = np.random.Generator(bits(np.random.SeedSequence(**seed[0][1])))
-            made.bit_generator.state = content
+            state, (entropy, *seed) = map(self.load, content)
+            names = ("spawn_key", "pool_size", "n_children_spawned")
+            seeds = np.random.SeedSequence(entropy, **dict(zip(names, seed, strict=True)))
+            made = np.random.Generator(getattr(np.random, state["bit_generator"])(seeds))
+            made.bit_generator.state = state
         else:
             made = content.numpy().copy() if kind == "ndarray" else content.clone()
         self._things[number] = made

@@ -56,7 +56,7 @@ def open_env(cfg: EnvConfig) -> gym.Env:
     if env.action_space.start:
         start = int(env.action_space.start)
         choices = Discrete(int(env.action_space.n))
-        env = gym.wrappers.TransformAction(env, lambda action: action + start, choices)
+        env = gym.wrappers.TransformAction(env, lambda action, start=start: action + start, choices)
     if env.spec is None or env.spec.max_episode_steps is None:
         env = gym.wrappers.TimeLimit(env, cfg.max_steps)
     return env
@@ -309,7 +309,8 @@ def _work(maker: Callable[[], gym.Env], parent: int, folder: str) -> gym.Env:
     """Make an environment in a worker, and see to it that the worker ends with its parent."""
     if os.getpid() == parent:  # Gymnasium makes one more here, to look at its spaces
         return maker()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+    for signum in (signal.SIGINT, signal.SIGTERM):  # they may reach every process; the parent decides
+        signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=[folder], daemon=True).start()
     torch.set_num_threads(1)
     try:

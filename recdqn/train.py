@@ -8,7 +8,6 @@ import fcntl
 import importlib.util
 import math
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
@@ -42,7 +40,7 @@ from recdqn.checkpoint import (
 from recdqn.config import Config, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import Evaluation, evaluate
-from recdqn.games import Collection
+from recdqn.games import Collection, seed_globals
 from recdqn.interrupt import Stop, Stopped
 from recdqn.loss import RecurrentDQNLoss, make_loss
 from recdqn.policy import make_policy
@@ -434,9 +432,7 @@ def _reproducible(cfg: Config) -> Iterator[None]:
     """Seed the global random numbers and set PyTorch's threads; put all back afterwards."""
     random_numbers, threads = GlobalRNGState(), torch.get_num_threads()
     before = random_numbers.state_dict()
-    torch.manual_seed(cfg.seed)
-    random.seed(cfg.seed)
-    np.random.seed(cfg.seed % 2**32)
+    seed_globals(cfg.seed)
     torch.set_num_threads(cfg.threads)
     try:
         yield

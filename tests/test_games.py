@@ -2,12 +2,16 @@
 
 import collections
 import enum
+import functools
 import io
+import random
 
 import gymnasium as gym
 import numpy as np
+import pygame
 import pytest
 import torch
+from torchrl.checkpoint import GlobalRNGState
 
 from recdqn.envs import Pictures
 from recdqn.games import Game
@@ -73,6 +77,17 @@ class Slotted(Toy):
     __slots__ = ("hidden",)
 
 
+def counter():
+    count = 0
+
+    def step():
+        nonlocal count
+        count += 1
+        return count
+
+    return step
+
+
 class Doubler:
     """A function with a memory."""
 
@@ -124,8 +139,14 @@ shared = np.zeros(4)
         {"a": np.array([{}], dtype=object)},
         {"a": np.ma.array([1.0])},
         {"a": shared, "b": shared[1:]},
-        {"a": torch.zeros(2, requires_grad=True)[:1], "b": object()},
         {"a": Doubler()},
+        {"a": counter()},
+        {"a": Doubler().__call__},
+        {"a": functools.partial(len, [1])},
+        {"a": pygame.Rect(0, 0, 1, 1)},
+        {"a": np.arange(2, dtype=">f4")},
+        {"a": gym.make("CartPole-v1")},
+        {"a": torch.ones(1, requires_grad=True)},
         {"a": torch.nn.Linear(1, 1)},
         {"a": Toy()},
         {"a": [0, {"b": object()}]},
@@ -149,6 +170,75 @@ def test_wrappers_remember_what_made_them_and_that_is_no_part_of_the_game():
     other.reset(seed=99)
     other.game = through_a_file(env.game)
     assert play(other, [0, 1, 1]) == play(env, [0, 1, 1])
+
+
+class Dice(gym.Env):
+    """Draws with everything there is to draw with."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (5,), np.float64)
+
+    def __init__(self):
+        self.action_space = gym.spaces.Dict(a=gym.spaces.Discrete(1_000), b=gym.spaces.Discrete(1_000))
+        self.old = np.random.Generator(np.random.MT19937(3))
+
+    @property
+    def total(self):
+        return vars(self)["total"]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        vars(self)["total"] = 0.0
+        return self.step(0)[0], {}
+
+    def step(self, action):
+        drawn = [self.np_random.random(), self.old.random(), self.action_space.sample()["b"]]
+        drawn += [random.random(), np.random.random()]
+        vars(self)["total"] += sum(drawn)
+        return np.array(drawn), self.total, False, False, {}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_all_that_an_environment_may_draw_from_goes_on(alone):
+    """Global random numbers are those of the process, and the game's only where it is alone in one."""
+    env, other = (Game(Dice(), alone=alone) for _ in range(2))
+    env.reset(seed=1)
+    saved = through_a_file(env.game)
+    numbers = GlobalRNGState().state_dict()
+    expected = play(env, range(5))
+    other.reset(seed=2)
+    if not alone:
+        GlobalRNGState().load_state_dict(numbers)
+    other.game = saved
+    assert play(other, range(5)) == expected
+
+
+def test_a_seed_is_that_of_the_process_where_the_environment_is_alone():
+    seen = [
+        [Game(Dice(), alone=alone).reset(seed=4)[0][3:].tolist() for _ in range(2)] for alone in (True, False)
+    ]
+    assert seen[0][0] == seen[0][1] and seen[1][0] != seen[1][1]
+
+
+class Machine(Toy):
+    """A state machine: what it does next is a method."""
+
+    def __init__(self):
+        self.next = self.up
+        self.ready = len
+
+    def up(self):
+        self.next = self.down
+
+    def down(self):
+        self.next = self.up
+
+
+def test_a_method_that_changes_is_a_state():
+    env = Machine()
+    game = Game(env)
+    assert game.game is not None
+    env.next()
+    assert game.game is None
 
 
 def test_slots_are_not_seen():
