@@ -165,7 +165,10 @@ class Checkpoints:
             OSError: if the disk is full or cannot be written. The states saved before are still there.
         """
         try:
-            self.rotation.save(self.checkpoint, step=step, metadata={"config": self.cfg.to_dict()})
+            path = self.rotation.save(self.checkpoint, step=step, metadata={"config": self.cfg.to_dict()})
+            # What was saved before is on the disk already, should the power fail now.
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         except RuntimeError as error:  # how PyTorch says that it could not write
             free = shutil.disk_usage(self.folder).free / 1e6
             raise OSError(errno.ENOSPC, f"a write failed, {free:.0f} MB are free") from error
@@ -256,7 +259,10 @@ def _write_json(path: Path, value: dict[str, Any], indent: int = 2) -> None:
 def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the update, save, stop (chapter 5)."""
+"""Ctrl-C, SIGTERM and a terminal that closes: finish the update, save, stop (chapter 5)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """While it is entered, the first SIGINT or SIGTERM is noted, and a second one ends the process at once.
+    """While it is entered, the first of some signals is noted, and a second one ends the process at once.
+
+    They are SIGINT, SIGTERM, and SIGHUP, which comes when a terminal closes, unless ``nohup`` ignores it.
 
     Signals reach only the main thread; in another one this does nothing. pygame's library takes SIGTERM for
     itself where nobody else does, so a process that draws needs this to be stopped by ``kill``.
@@ -38,6 +40,8 @@ class Stop:
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
             handlers = {signal.SIGINT: self._note, signal.SIGTERM: self._note, signal.SIGALRM: self._give_up}
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+                handlers[signal.SIGHUP] = self._note
             self._before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
         return self
 

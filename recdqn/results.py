@@ -228,16 +228,16 @@ def promises(folder: Path = RESULTS) -> str:
     stop, seconds = recorded_benchmarks(folder)["stop"], Config().train.save_seconds
     lines = [
         "A run that was killed or stopped goes on with `--resume`: on one CPU thread and with the same "
-        "versions, bit for bit as if it had never stopped. At most "
-        f"{seconds:g} seconds of training are repeated. 50 kills at random moments test it.",
-        "Ctrl-C and SIGTERM save and end within five seconds. "
+        "versions, bit for bit as if it had never stopped. It is saved every "
+        f"{seconds:g} seconds, and what came after that is repeated. 50 kills at random moments test it.",
+        "Ctrl-C and SIGTERM save and end within five seconds, unless a step of the environment hangs. "
         f"Recorded: {_figure(stop['ours'])} s {stop['what']}.",
         "A disk that is full, a damaged file, a number that is not finite or an environment that fails ends "
-        "the run with one line, and its last checkpoint is whole. No file that is loaded can run code. "
-        "Nothing is left behind.",
+        "the run with one line, and its last checkpoint is whole. No file that is loaded can run code. A run "
+        "that is killed leaves its folder, and nothing anywhere else.",
         "Not promised: the same bits on a GPU, with more threads or other versions; episodes that go on "
-        "where an environment holds more than plain values (they begin anew, and a line says so); the "
-        '`"seconds"` in the metrics.',
+        "where an environment holds more than plain values (they begin anew, and a line says so), or keeps "
+        'a state in a class or a module (nobody can see it); the `"seconds"` in the metrics.',
     ]
     return "\n".join(f"- {line}" for line in lines)
 

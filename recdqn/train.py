@@ -99,6 +99,10 @@ class Progress:
         """A number that grows with everything that happens."""
         return self.frames + self.updates + len(self.metrics)
 
+    def finished(self, total: int) -> bool:
+        """Whether nothing is left to do in a run of so many environment steps."""
+        return self.solved or (self.frames >= total and not self.losses)
+
     def evaluated(self, result: Evaluation, longest: float, eps: float) -> dict:
         """Add an evaluation to the metrics, and what came since the one before; ``longest`` is unclipped."""
         row = {
@@ -195,6 +199,8 @@ def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, re
         average = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.average))
         optim = torch.optim.Adam(loss_fn.parameters(), lr=cfg.train.learning_rate, fused=True)
         _check_room(cfg, env, out)
+        at = Progress()
+        stack.enter_context(_explained(out, loss_fn, at))
         if out is not None:
             if not resumed:
                 prepare_run(out, cfg)
@@ -208,7 +214,6 @@ def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, re
         collector.total_frames = math.inf  # its last frame would close the games before they are saved
         stack.callback(collector.shutdown)
 
-        at = Progress()
         checkpoints = None
         if out is not None:
             networks = {"policy": policy, "loss": loss_fn, "average": average, "optim": optim}
@@ -220,7 +225,7 @@ def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, re
         log = _logger(out, logger, at.metrics)
         bar = stack.enter_context(
             tqdm(
-                total=cfg.train.collections * cfg.train.frames_per_batch,
+                total=_total(cfg),
                 initial=at.frames,
                 unit="frame",
                 disable=not progress,
@@ -228,9 +233,8 @@ def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, re
                 mininterval=0.5,  # seconds
             )
         )
-        stack.enter_context(_explained(out, loss_fn, at))
         saved = time.perf_counter()
-        begun, total = saved - at.seconds, cfg.train.collections * cfg.train.frames_per_batch
+        begun, total = saved - at.seconds, _total(cfg)
         collections = iter(collector)
 
         while stop.signal is None:
@@ -284,7 +288,7 @@ def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, re
             stop.rest()
             at.seconds = time.perf_counter() - begun
             checkpoints.save(at.step)
-        if stop.signal is not None and not at.solved:
+        if stop.signal is not None and not at.finished(total):
             raise Stopped(stop.signal, f"stopped after {at.frames} frames")
     return run
 
@@ -299,12 +303,16 @@ def _evaluate(run: Run, number: int) -> tuple[Evaluation, Evaluation | None]:
     return result, confirmed if confirmed.mean >= cfg.solved_return else None
 
 
+def _total(cfg: Config) -> int:
+    """How many environment steps a run makes that is not solved."""
+    return cfg.train.collections * cfg.train.frames_per_batch
+
+
 def _load(checkpoints: Checkpoints, cfg: Config, at: Progress) -> None:
     """Load the newest checkpoint that is whole, and say what is not as it was."""
     out = checkpoints.folder
     found = checkpoints.load(_say)
-    total = cfg.train.collections * cfg.train.frames_per_batch
-    if found and (at.solved or at.frames >= total and not at.losses):
+    if found and at.finished(_total(cfg)):
         solved = "solved" if at.solved else "not solved; --frames N with a larger N trains on"
         raise UserError(
             f"{out} is finished after {at.frames} frames ({solved}): there is nothing to go on with"

@@ -46,6 +46,11 @@ try:
     train(cfg, out=disk / "run", progress=False)
 except UserError as error:
     line = str(error)
+if how == "read-only":
+    try:
+        resume(disk / "run", progress=False)
+    except UserError as error:
+        assert str(error) == line.replace(".torchrl", ""), error
 states = sorted(path.name for path in (disk / "run/checkpoints").iterdir())
 left = [path.name for path in (disk / "run").rglob("*") if path.suffix == ".tmp"]
 if how == "full":

@@ -8,6 +8,7 @@ import pickle
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import zipfile
@@ -25,6 +26,8 @@ from recdqn.checkpoint import Checkpoints
 from recdqn.config import UserError
 from recdqn.games import Game
 from recdqn.guard import Workers
+from recdqn.interrupt import Stopped
+from recdqn.loss import RecurrentDQNLoss
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +170,140 @@ def test_pixels_resume_exactly(tmp_path, monkeypatch):
     go_on(cfg, tmp_path / "run")
     assert len(saves) == 16 + 1
     assert same(outcome(tmp_path / "run"), whole)
+
+
+def parts(out):
+    """Everything in the newest checkpoint, without times."""
+    with zipfile.ZipFile(newest(out)[-1]) as file:
+        components = json.loads(file.read("manifest.json"))["components"]
+        states = {
+            name: io.BytesIO(file.read(part["path"] + "/state.pt")) for name, part in components.items()
+        }
+    states = {name: torch.load(state, weights_only=True) for name, state in states.items()}
+    del states["progress"]["seconds"]
+    for row in states["progress"]["metrics"]:
+        del row["seconds"]
+    for game in states["collection"]["games"]:
+        for layer in game["layers"]:  # nobody seeds the spaces' random numbers, nor draws any
+            for name in [name for name in layer if name.endswith("_space")]:
+                del layer[name]
+    return states
+
+
+def equal(a, b):
+    """Whether nested values are the same, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("call", [5, 11])
+def test_stopped_between_two_updates(short, tmp_path, monkeypatch, call):
+    """The first of two updates is made; the second comes before any collection, on a ring that has wrapped.
+
+    All that is saved at the end is what a run saves that never stopped, down to the numbers of episodes.
+    """
+    fresh(short, tmp_path / "whole")
+    forward, calls = RecurrentDQNLoss.forward, []
+
+    def stop(self, batch):
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, batch)
+
+    monkeypatch.setattr(RecurrentDQNLoss, "forward", stop)
+    with pytest.raises(Stopped, match=f"^stopped after {128 + (call - 1) // 2 * 64} frames; go on by"):
+        fresh(short, tmp_path / "run")
+    monkeypatch.undo()
+    seconds = parts_seconds(tmp_path / "run")
+    resume(tmp_path / "run", progress=False)
+    assert equal(parts(tmp_path / "run"), parts(tmp_path / "whole"))
+    rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["evaluations"]
+    assert parts_seconds(tmp_path / "run") > seconds > 0
+    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
+
+
+def parts_seconds(out):
+    """The seconds of training that the newest checkpoint tells."""
+    with zipfile.ZipFile(newest(out)[-1]) as file:
+        path = json.loads(file.read("manifest.json"))["components"]["progress"]["path"]
+        return torch.load(io.BytesIO(file.read(f"{path}/state.pt")), weights_only=True)["seconds"]
+
+
+def test_an_evaluation_is_broken_off_and_comes_again(short, whole, tmp_path, monkeypatch):
+    training, played = sys.modules["recdqn.train"], []
+    evaluate = training.evaluate
+
+    def stop(*args, **kwargs):
+        played.append(1)
+        if len(played) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)  # the signal must not wait for this
+            played.append("waited")
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(training, "evaluate", stop)
+    with pytest.raises(Stopped, match="^stopped after 512 frames"):
+        fresh(short, tmp_path / "run")
+    monkeypatch.undo()
+    assert played == [1, 1]
+    assert [row["frames"] for row in outcome(tmp_path / "run")[0]] == [256]
+    resume(tmp_path / "run", progress=False)
+    assert same(outcome(tmp_path / "run"), whole[0])
+
+
+def test_patience_ends_where_saving_begins(short, whole, tmp_path, monkeypatch):
+    """A save that takes longer than a step may is waited for."""
+    save, forward = Checkpoints.save, RecurrentDQNLoss.forward
+
+    def slow(self, step):
+        time.sleep(0.5)
+        save(self, step)
+
+    def stop(self, batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, batch)
+
+    monkeypatch.setattr("recdqn.interrupt.PATIENCE", 0.25)
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    monkeypatch.setattr(RecurrentDQNLoss, "forward", stop)
+    with pytest.raises(Stopped, match="^stopped after 128 frames; go on by"):
+        fresh(short.replace(train={"save_seconds": 60.0}), tmp_path / "run")
+    monkeypatch.undo()
+    assert len(newest(tmp_path / "run")) == 1
+
+
+def test_a_signal_that_comes_when_all_is_done_changes_nothing(short, whole, tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def late(self, step):
+        save(self, step)
+        if step == 640 + 18 + 3:  # environment steps, updates and evaluations
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "save", late)
+    fresh(short, tmp_path / "run")
+    assert same(outcome(tmp_path / "run"), whole[0])
+
+
+def test_a_checkpoint_without_a_part_is_refused(killed, whole, capsys):
+    newer = newest(killed)[1]
+    with zipfile.ZipFile(newer) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    manifest = json.loads(files["manifest.json"])
+    del manifest["components"]["optim"]
+    files["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(newer, "w") as new:
+        for name, content in files.items():
+            new.writestr(name, content)
+    resume(killed, progress=False)
+    assert "cannot be used (other parts than expected)" in capsys.readouterr().err
+    assert same(outcome(killed), whole[0])
 
 
 def test_workers_resume_exactly(short, whole, tmp_path, monkeypatch):
@@ -398,8 +535,16 @@ def test_two_processes_do_not_train_in_one_folder(killed):
     resume(killed, progress=False)
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("preset", ["masked-cartpole", "pixel-cartpole"])
+@pytest.mark.parametrize(
+    "preset, number, status",
+    [
+        ("masked-cartpole", signal.SIGINT, 130),
+        ("masked-cartpole", signal.SIGTERM, 143),
+        ("masked-cartpole", signal.SIGHUP, 129),
+        ("pixel-cartpole", signal.SIGINT, 130),
+        ("pixel-cartpole", signal.SIGTERM, 143),
+    ],
+)
 def test_a_signal_saves_and_stops(tmp_path, preset, number, status):
     """A real command; the pixel one draws, and pygame's library would take SIGTERM for itself."""
     out, log = tmp_path / "run", tmp_path / "log"
