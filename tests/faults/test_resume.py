@@ -324,6 +324,26 @@ def test_workers_resume_exactly(short, whole, tmp_path, monkeypatch):
     assert same(outcome(tmp_path / "run"), whole[0])
 
 
+def test_workers_leave_signals_to_their_parent(short, whole, tmp_path, monkeypatch):
+    """Ctrl-C reaches all processes of a terminal, and some schedulers send SIGTERM to all as well."""
+    save, workers, start_workers = Checkpoints.save, [], Workers.__init__
+
+    def note(self, *args):
+        start_workers(self, *args)
+        workers.append(self)
+
+    def disturb(self, step):
+        save(self, step)
+        for process in workers[0].processes:
+            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process.pid, signal.SIGINT)
+
+    monkeypatch.setattr(Workers, "__init__", note)
+    monkeypatch.setattr(Checkpoints, "save", disturb)
+    fresh(short.replace(env={"workers": True}), tmp_path / "run")
+    assert same(outcome(tmp_path / "run"), whole[0])
+
+
 def test_a_killed_worker_ends_the_run_and_leaves_it_whole(short, whole, tmp_path, monkeypatch):
     """As the system does when memory runs out."""
     save, saves, workers = Checkpoints.save, [], []
@@ -491,6 +511,20 @@ def test_a_finished_run_has_nothing_to_go_on_with_but_more_frames(short, tmp_pat
     assert load_checkpoint(tmp_path / "run").cfg.train.total_frames == 896
     with pytest.raises(UserError, match="is finished after 896 frames"):
         resume(tmp_path / "run", progress=False)
+
+
+def test_a_longer_run_remembers_how_long_it_is(short, tmp_path, monkeypatch):
+    """Stopped before its next evaluation, and resumed as the message says."""
+    train(short, out=tmp_path / "run", progress=False)
+
+    def kill(self, step):
+        raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", kill)
+    with pytest.raises(Killed):
+        resume(tmp_path / "run", frames=896, progress=False)
+    monkeypatch.undo()
+    assert resume(tmp_path / "run", progress=False).metrics[-1]["frames"] == 896
 
 
 def test_a_solved_run_is_finished(short, tmp_path):
