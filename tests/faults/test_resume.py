@@ -115,19 +115,24 @@ class Killed(BaseException):
     """As good as kill -9, but in this process."""
 
 
-@pytest.fixture
-def killed(short, tmp_path, monkeypatch):
-    """The folder of a run that ended after its sixth checkpoint, in the middle of everything."""
-    saves = []
-    save = Checkpoints.save
+def die_after(monkeypatch, *counts):
+    """Let runs die after so many checkpoints; return the list that these are noted in."""
+    save, saves = Checkpoints.save, []
 
     def count(self, step):
         save(self, step)
         saves.append(step)
-        if len(saves) == 6:
+        if len(saves) in counts:
             raise Killed
 
     monkeypatch.setattr(Checkpoints, "save", count)
+    return saves
+
+
+@pytest.fixture
+def killed(short, tmp_path, monkeypatch):
+    """The folder of a run that ended after its sixth checkpoint, in the middle of everything."""
+    die_after(monkeypatch, 6)
     with pytest.raises(Killed):
         train(short, out=tmp_path / "run", progress=False)
     monkeypatch.undo()
@@ -155,15 +160,7 @@ def test_pixels_resume_exactly(tmp_path, monkeypatch):
     )
     fresh(cfg, tmp_path / "whole")
     whole = outcome(tmp_path / "whole")
-    save, saves = Checkpoints.save, []
-
-    def interrupt(self, step):
-        save(self, step)
-        saves.append(step)
-        if len(saves) in (3, 9):
-            raise Killed
-
-    monkeypatch.setattr(Checkpoints, "save", interrupt)
+    saves = die_after(monkeypatch, 3, 9)
     for run in (fresh, go_on):
         with pytest.raises(Killed):
             run(cfg, tmp_path / "run")
@@ -308,15 +305,7 @@ def test_a_checkpoint_without_a_part_is_refused(killed, whole, capsys):
 
 def test_workers_resume_exactly(short, whole, tmp_path, monkeypatch):
     """The games go to processes and come back from them; it is the run of one process."""
-    save, saves = Checkpoints.save, []
-
-    def interrupt(self, step):
-        save(self, step)
-        saves.append(step)
-        if len(saves) == 6:
-            raise Killed
-
-    monkeypatch.setattr(Checkpoints, "save", interrupt)
+    die_after(monkeypatch, 6)
     cfg = short.replace(env={"workers": True})
     with pytest.raises(Killed):
         fresh(cfg, tmp_path / "run")
@@ -543,15 +532,7 @@ def test_episodes_of_unknown_environments_begin_anew(killed, short, capsys, monk
     """Where a game cannot be known to be complete, nothing of it is guessed."""
     out = killed.with_name("other")
     monkeypatch.setattr(Game, "game", None)
-    save, saves = Checkpoints.save, []
-
-    def interrupt(self, step):
-        save(self, step)
-        saves.append(step)
-        if len(saves) == 6:
-            raise Killed
-
-    monkeypatch.setattr(Checkpoints, "save", interrupt)
+    die_after(monkeypatch, 6)
     with pytest.raises(Killed):
         train(short, out=out, progress=False)
     resume(out, progress=False)
