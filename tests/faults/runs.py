@@ -19,18 +19,20 @@ context = get_context("forkserver")
 context.set_forkserver_preload(["recdqn.cli"])
 
 
-def start(function, *args, log=os.devnull, tmp=None, limit=None):
+def start(function, *args, log=os.devnull, tmp=None, limit=None, nohup=False):
     """Run ``function(*args)``: what it prints goes to ``log``, its temporary files to ``tmp``."""
-    process = context.Process(target=_inside, args=(function, args, str(log), tmp and str(tmp), limit))
+    settings = str(log), tmp and str(tmp), limit, nohup
+    process = context.Process(target=_inside, args=(function, args, *settings))
     process.start()
     return process
 
 
-def _inside(function, args, log, tmp, limit):
+def _inside(function, args, log, tmp, limit, nohup):
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)  # whoever started the tests
     if limit is not None:  # bytes that a file may have
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     tempfile.tempdir = tmp

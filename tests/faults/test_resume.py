@@ -578,6 +578,17 @@ def test_a_signal_saves_and_stops(tmp_path, preset, number, status):
     assert torch.load(state, weights_only=True)["frames"] == frames > 0
 
 
+def test_nohup_is_respected(short, whole, tmp_path):
+    """A terminal that closes does not stop a run that was started to outlive it."""
+    out = tmp_path / "run"
+    run = start(fresh, short, out, nohup=True)
+    wait(lambda: newest(out), run)
+    os.kill(run.pid, signal.SIGHUP)
+    run.join(60)
+    assert run.exitcode == 0
+    assert same(outcome(out), whole[0])
+
+
 def test_a_second_signal_stops_at_once(short, tmp_path):
     """The first one comes while a step hangs, so that only the second can end the run by itself."""
     out = tmp_path / "run"
