@@ -125,7 +125,9 @@ def main() -> None:
     """Run the command line."""
     # TorchRL's messages go to standard output, which is for results; what a reader needs is said by _say.
     logging.getLogger("torchrl").setLevel(logging.ERROR)
-    sys.path.append(str(Path.cwd()))  # where a reader's own environments are, which runs name
+    here = str(Path.cwd())  # where a reader's own modules are, which runs and the doctor name
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"train": train, "evaluate": evaluate, "watch": watch, "doctor": doctor},

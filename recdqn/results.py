@@ -233,8 +233,8 @@ def promises(folder: Path = RESULTS) -> str:
         "Ctrl-C and SIGTERM save and end within five seconds, unless a step of the environment hangs. "
         f"Recorded: {_figure(stop['ours'])} s {stop['what']}.",
         "A disk that is full, a damaged file, a number that is not finite or an environment that fails ends "
-        "the run with one line, and its last checkpoint is whole. No file that is loaded can run code. A run "
-        "that is killed leaves its folder, and nothing anywhere else.",
+        "the run with one line, and its last checkpoint is whole. No file that is loaded can run code. What "
+        "a killed run leaves half-written, a resume removes.",
         "Not promised: the same bits on a GPU, with more threads or other versions; episodes that go on "
         "where an environment holds more than plain values (they begin anew, and a line says so), or keeps "
         'a state in a class or a module (nobody can see it); the `"seconds"` in the metrics.',

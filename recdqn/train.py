@@ -29,6 +29,7 @@ from torchrl.record.loggers import get_logger
 from tqdm import tqdm
 
 from recdqn.checkpoint import (
+    CHECKPOINTS,
     SCRATCH,
     Checkpoints,
     load_config,
@@ -354,6 +355,8 @@ def _explained(out: Path | None, loss_fn: RecurrentDQNLoss, at: Progress) -> Ite
         stopped.args = (f"{stopped}; go on by 'recdqn train --resume {out}'",)
         raise
     except OSError as error:
+        if out is None:
+            raise
         raise UserError(
             f"cannot write into {out} ({error.strerror}): make room and go on from the last checkpoint by "
             f"'recdqn train --resume {out}'"
@@ -361,13 +364,17 @@ def _explained(out: Path | None, loss_fn: RecurrentDQNLoss, at: Progress) -> Ite
 
 
 def _check_room(cfg: Config, env: TransformedEnv, out: Path | None) -> None:
-    """Refuse a replay buffer for which, with its copies in checkpoints, the disk has no room."""
+    """Refuse a replay buffer for which, with its copies in checkpoints, the disk has no room.
+
+    Checkpoints that are there already need no more room: they make place for new ones.
+    """
     size = stored_bytes(cfg, env)
     needed = size if out is None else COPIES * size
     place = Path(tempfile.gettempdir()) if out is None else out
     while not place.exists():
         place = place.absolute().parent
-    free = shutil.disk_usage(place).free
+    held = sum(path.stat().st_size for path in place.glob(f"{CHECKPOINTS}/checkpoint-*"))
+    free = shutil.disk_usage(place).free + held
     if needed > free:
         raise UserError(
             f"{place} has {free / 1e6:.0f} MB free; a replay buffer of {size / 1e6:.0f} MB and its copies "

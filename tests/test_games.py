@@ -36,7 +36,15 @@ def play(env, actions):
 
 
 @pytest.mark.parametrize(
-    "name", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "CliffWalking-v1"]
+    "name",
+    [
+        "CartPole-v1",
+        "Acrobot-v1",
+        "MountainCar-v0",
+        "MountainCarContinuous-v0",
+        "Pendulum-v1",
+        "CliffWalking-v1",
+    ],
 )
 @pytest.mark.parametrize("steps", [0, 7])
 def test_gymnasiums_games_go_on_exactly(name, steps):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,6 @@ def parts_of(target: str) -> dict[str, Any]:
     module_name, colon, function_name = target.partition(":")
     if not colon:
         raise UserError(f"{target!r} is neither the folder of a run nor MODULE:FUNCTION")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

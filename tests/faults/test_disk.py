@@ -15,9 +15,9 @@ import pytest
 import torch
 from runs import fresh, start
 
-from recdqn import resume, train
+from recdqn import make_env, make_policy, resume, train
 from recdqn.config import UserError
-from recdqn.replay import claim
+from recdqn.replay import claim, stored_bytes
 
 MEGABYTE = 1_000_000
 
@@ -43,6 +43,22 @@ def test_a_disk_that_is_too_small_is_refused_with_the_numbers(tiny, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
     usage.free += MEGABYTE
     train(tiny, out=tmp_path / "run", progress=False)
+
+
+def test_checkpoints_that_are_there_need_no_more_room(tiny, tmp_path, monkeypatch):
+    """A disk that was just large enough for a run is so for going on with it."""
+    train(tiny, out=tmp_path / "run", progress=False)
+    env = make_env(tiny.env)
+    make_policy(tiny.policy, env)
+    size = stored_bytes(tiny, env)
+    held = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").iterdir())
+    usage = types.SimpleNamespace(free=5 * size - held)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    resume(tmp_path / "run", frames=576, progress=False)
+    held = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").iterdir())
+    usage.free = 5 * size - held - 1
+    with pytest.raises(UserError, match="choose another folder, or a smaller replay.capacity"):
+        resume(tmp_path / "run", frames=640, progress=False)
 
 
 def test_files_of_the_buffer_are_filled_and_have_no_names(tmp_path):
