@@ -115,7 +115,7 @@ def dark(svg: str) -> str:
 
     # Black faces are not written down: they are what a file without a colour has.
     svg = svg.replace("<svg ", f'<svg fill="{DARK[INK]}" ', 1)
-    return re.sub(r"\b((?:fill|stroke): )(#[0-9a-fA-F]{6})\b", partner, svg)
+    return re.sub(r"\b((?:fill|stroke)(?:: |=\"))(#[0-9a-fA-F]{6})\b", partner, svg)
 
 
 # Chapter 2: a policy that remembers
