@@ -53,7 +53,7 @@ def _selectors(prelude: list) -> Iterator[list]:
 
 
 def _named(selector: list) -> Iterator[str]:
-    """The classes and identifiers that a match must have; what a function such as :not() holds may be absent."""
+    """The classes and identifiers that a match must have; those inside :not() and its like need not be."""
     for before, token in zip([None, *selector], selector, strict=False):
         if token.type == "hash":
             yield token.value
