@@ -251,7 +251,8 @@ def epsilon_schedules(frames: Sequence[int], curves: dict[str, Sequence[float]])
         for (label, values), line in zip(curves.items(), ("-", "-", ":"), strict=False):
             ax.plot(frames, values, line, lw=2, label=label)
         ax.set(xlabel="environment steps", ylabel="epsilon", ylim=(0, 1.05))
-        ax.legend(loc="center right")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
@@ -344,6 +345,7 @@ def plot_pictures(
         rows = -(-len(pictures) // columns)
         size = (min(7.5, 2.6 * columns), 2.3 * rows)
         fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+        fig.get_layout_engine().set(hspace=0.1)  # a title belongs to the picture below it
         for ax in axes.flat[len(pictures) :]:
             ax.set_visible(False)
         for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
@@ -436,7 +438,7 @@ def memory_across_slices(lengths: Sequence[int] = (4, 3, 5)) -> Figure:
                                                 "shrinkA": 0, "shrinkB": 0})  # fmt: skip
                     if t == 0 and y == 0:
                         ax.annotate("stored\nstate", (x, y - 0.37), (x, y - 0.9), ha="center", va="center",
-                                    fontsize=8, color=ORANGE,
+                                    fontsize=8,
                                     arrowprops={"arrowstyle": "-|>", "color": ORANGE, "lw": 1.2})  # fmt: skip
                     x += 1
     return fig
@@ -572,6 +574,7 @@ def seed_curves(
             ax.xaxis.set_major_formatter("{x:g}")
         else:
             ax.set_xlim(0, None)
+            ax.xaxis.set_major_formatter("{x:,.0f}")
         names = {"frames": "environment steps", "minutes": "minutes of wall-clock time"}
         ax.set(xlabel=names[axis], ylabel="IQM of the mean return")
         _draw_solved(ax)
@@ -587,9 +590,7 @@ def save_svg(figure: Figure, path: Path, description: str) -> None:
 def _draw_solved(ax: Axes) -> None:
     """Draw the return from which on CartPole counts as solved."""
     solved = TrainConfig.solved_return
-    ax.axhline(solved, ls="--", lw=1, color=GREY)
-    at = ax.get_xlim()[0]
-    ax.text(at, solved, f" solved: {solved:.0f}", va="bottom", color=GREY)
+    ax.axhline(solved, ls=(0, (1, 1)), lw=1.2, color=GREY, label=f"solved: {solved:.0f}")
     ax.set_ylim(0, MAX_RETURN * 1.08)
 
 
@@ -695,7 +696,8 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
                 number = parts.index(part)
                 ax.barh(y, size, left=left, color=colors[number], edgecolor=WHITE, lw=0.5)
                 if size > 0.025 * longest:
-                    ax.text(left + size / 2, y, "abcdefgh"[number], ha="center", va="center")
+                    letter, ground = "abcdefgh"[number], _box(WHITE, "none", 0.2)
+                    ax.text(left + size / 2, y, letter, ha="center", va="center", bbox=ground)
                 left += size
             ax.text(left, y, f" {_short(left)}", va="center")
         ax.set_yticks(range(len(bars)), list(bars))
@@ -742,7 +744,7 @@ def seen_and_unseen(
             ax.plot(updates, unseen, "--", marker="x", color=ORANGE, label="other pictures")
             ax.set(title=name, xlabel="updates", yscale="log")
         axes[0, 0].set_ylabel("error, as a share of the variance")
-        axes[0, 0].legend(fontsize=8)
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 
@@ -757,11 +759,11 @@ def errors_by_place(place: Tensor, errors: Mapping[str, Tensor], known: tuple[fl
     with style():
         fig, axes = plt.subplots(1, len(errors), sharey=True, squeeze=False)
         for ax, (name, error) in zip(axes[0], errors.items(), strict=True):
-            ax.axvspan(*known, color=GREY, alpha=0.2, lw=0, label="places of training pictures")
+            ax.axvspan(*known, fc=to_rgba(GREY, 0.2), ec=GREY, lw=0.8, label="places of training pictures")
             ax.plot(place, error, ".", color=ORANGE, ms=4, label="other pictures")
             ax.set(title=name, xlabel="cart's place, m", yscale="log")
         axes[0, 0].set_ylabel("squared error of a picture")
-        axes[0, 0].legend(fontsize=8)
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 

@@ -38,7 +38,7 @@ def colours(svg):
 
 @pytest.fixture(autouse=True)
 def figures_have_a_dark_twin():
-    """Whatever a test has drawn uses colours that have partners, and text that can be read in both versions."""
+    """What a test has drawn uses colours that have partners, and text that can be read in both versions."""
     yield
     for number in plt.get_fignums():
         figure = plt.figure(number)
