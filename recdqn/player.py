@@ -27,7 +27,7 @@ from recdqn.checkpoint import load_checkpoint, manifest
 from recdqn.config import Config, EnvConfig, UserError
 from recdqn.envs import make_env
 from recdqn.evaluate import EVAL_SEED
-from recdqn.flow import MOMENTS, MOVE, recurrent_keys, walk
+from recdqn.flow import MOMENTS, MOVE, walk
 from recdqn.policy import make_policy
 from recdqn.results import RESULTS
 
@@ -45,7 +45,7 @@ DIGITS = 4  # after the point
 
 @dataclass(frozen=True)
 class Played:
-    """Greedy episodes side by side: ``[steps, episodes, ...]``, and nothing meaningful after an episode's end.
+    """Greedy episodes side by side, ``[steps, episodes, ...]``.
 
     Attributes:
         truth: CartPole's own state, ``[..., 4]``: position, velocity, angle in radians, angular velocity.
@@ -54,7 +54,7 @@ class Played:
         values: the Q-values of left and right, ``[..., 2]``.
         actions: 0 for left, 1 for right, ``[...]``.
         pictures: what the policy saw of the first episode, ``[steps, size, size]``, uint8.
-        running: which steps belong to the episodes, ``[...]``.
+        running: which steps belong to the episodes and do not come after them, ``[...]``.
     """
 
     truth: np.ndarray
@@ -139,7 +139,7 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
     saved = load_checkpoint(run)
     cfg, policy = saved.cfg.env, saved.policy
     if cfg.observation != "pixels":
-        raise UserError(f"{run} holds an agent that sees no pictures: give a run of the preset pixel-cartpole")
+        raise UserError(f"{run} holds an agent that sees no pictures: give a run of pixel-cartpole")
     policy[0].module.dtype = torch.float32  # also where the processor has bfloat16
     played = play(policy, cfg, 2 * episodes, SEED, steps)
     held_out = np.arange(2 * episodes) >= episodes
@@ -159,8 +159,11 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
         guesses[name] = read_out(getattr(shown, name)[:, 0], weights[name])
     units = np.argsort(-played.hidden[scored].std(0))[:UNITS]
 
+    def rounded(values: np.ndarray, digits: int = DIGITS) -> list:
+        return values.astype(float).round(digits).tolist()
+
     def both(values: np.ndarray, digits: int = DIGITS) -> dict[str, list]:
-        return {name: values[..., k].round(digits).tolist() for k, name in enumerate(VELOCITIES)}
+        return {name: rounded(values[..., k], digits) for k, name in enumerate(VELOCITIES)}
 
     record = {
         "picked": "of the held-out episodes that last to the time limit, the one whose cart moves farthest",
@@ -172,14 +175,14 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
         "held_out": {"first_seed": SEED + episodes, "episodes": episodes, "steps": int(scored.sum())},
         "r2": {name: both(score, 3) for name, score in scores.items()},
         "inputs": {name: len(weight) - 1 for name, weight in weights.items()},
-        "weights": {name: weight.round(6).tolist() for name, weight in weights.items()},
+        "weights": {name: rounded(weight, 6) for name, weight in weights.items()},
         "measure": "largest standard deviation over the held-out episodes",
         "units": units.tolist(),
-        "values": shown.values[:, 0].round(DIGITS).tolist(),
+        "values": rounded(shown.values[:, 0]),
         "actions": shown.actions[:, 0].tolist(),
-        "hidden": shown.hidden[:, 0, units].round(3).tolist(),
-        "position": shown.truth[:, 0, 0].round(DIGITS).tolist(),
-        "angle": shown.truth[:, 0, 2].round(DIGITS).tolist(),
+        "hidden": rounded(shown.hidden[:, 0, units], 3),
+        "position": rounded(shown.truth[:, 0, 0]),
+        "angle": rounded(shown.truth[:, 0, 2]),
         "truth": both(shown.truth[:, 0, list(VELOCITIES.values())]),
         "readout": both(guesses["hidden"]),
         "single": both(guesses["features"]),
@@ -272,12 +275,12 @@ def marks(before: dict[str, dict], after: dict[str, dict]) -> dict[str, dict[str
     """Say what became of the entries of a TensorDict between two moments.
 
     Args:
-        before, after: the entries by key, at the ``"root"`` and under ``"next"``.
+        before: the entries by key, at the ``"root"`` and under ``"next"``.
+        after: the same, at the second moment.
 
     Returns:
-        For each place and key, ``"new"``, ``"changed"``, ``"moved"`` (it stood under ``"next"`` and now stands
-        at the root), ``"copied"`` (a state that the root has is now under ``"next"`` as well) or ``"dropped"``.
-        Entries that stayed as they were are left out.
+        For each place and key, ``"new"``, ``"changed"``, ``"dropped"``, ``"moved"`` (from ``"next"`` to the
+        root) or ``"copied"`` (a state, from the root to ``"next"``). Others stayed as they were.
     """
     became: dict[str, dict[str, str]] = {"root": {}, "next": {}}
     moves = bool(before["next"]) and not after["next"]  # step_mdp takes all of "next" away
@@ -308,7 +311,8 @@ def _plain(value: torch.Tensor | None) -> list | None:
 
 def _write(path: Path, record: dict) -> None:
     """Write JSON, one line for each entry."""
-    lines = [f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in record.items()]
+    pairs = ((json.dumps(key), json.dumps(value, separators=(",", ":"))) for key, value in record.items())
+    lines = [": ".join(pair) for pair in pairs]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
