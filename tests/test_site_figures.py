@@ -26,15 +26,15 @@ Text, |inline|.
 """
 
 
-class Images(HTMLParser):
+class Tags(HTMLParser):
     def __init__(self, page):
         super().__init__()
-        self.found = []
+        self.img, self.link = [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        if tag == "img":
-            self.found.append(dict(attrs))
+        if tag in ("img", "link"):
+            getattr(self, tag).append(dict(attrs))
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,13 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shown(site):
-    return Images((site / "index.html").read_text(encoding="utf-8")).found
+def tags(site):
+    return Tags((site / "index.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def shown(tags):
+    return tags.img
 
 
 def test_a_figure_is_there_twice_and_another_image_once(shown):
@@ -84,6 +89,11 @@ def test_figures_take_their_place_before_they_come(shown):
     assert least == [562, 562, 225, 225]
 
 
-def test_what_is_hidden_is_not_fetched_and_the_first_figure_comes_first(shown):
-    assert {image["loading"] for image in shown[1:]} == {"lazy"}  # browsers skip it where it is not displayed
-    assert [image.get("fetchpriority") for image in shown[1:]] == ["high", "high", None, None]
+def test_what_is_hidden_is_not_fetched_and_the_first_figure_comes_early(tags):
+    """Browsers skip a lazy image that is not displayed; a preload goes by the reader's system."""
+    assert {image["loading"] for image in tags.img[1:]} == {"lazy"}
+    early = {link["href"]: link["media"] for link in tags.link if link["rel"] == "preload"}
+    assert early == {
+        "_images/one.svg": "not (prefers-color-scheme: dark)",
+        "_images/one-dark.svg": "(prefers-color-scheme: dark)",
+    }
