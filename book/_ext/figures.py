@@ -26,17 +26,17 @@ def visit_image(self: HTML5Translator, node: nodes.image) -> None:
     if not is_figure(svg):
         type(self).visit_image(self, node)
         return
-    light = self.builder.images[node["uri"]]
+    name = Path(self.builder.images[node["uri"]])
     folder = Path(self.builder.outdir, self.builder.imagedir)
     folder.mkdir(exist_ok=True)
-    night = f"{Path(light).stem}-dark.svg"
-    (folder / night).write_text(dark(svg), encoding="utf-8")
-    sources = (f"{self.builder.imgpath}/{name}" for name in (light, night))
-    first = not hasattr(self, "has_figure")
-    self.has_figure = True
+    (folder / f"{name.stem}-dark.svg").write_text(dark(svg), encoding="utf-8")
+    light, night = (f"{self.builder.imgpath}/{name.stem}{end}.svg" for end in ("", "-dark"))
     # The theme makes what has this class focusable while it scrolls, for readers with a keyboard.
     self.body.append(self.starttag(node, "span", "", CLASS="figure-scroll pst-scrollable-table-container"))
-    self.body.append(images(*sources, node.get("alt", ""), *size(svg), first) + "</span>\n")
+    if not hasattr(self, "has_figure"):  # the page's first figure is on the first screen
+        self.has_figure = True
+        self.body.append(preload(light, night))
+    self.body.append(images(light, night, node.get("alt", ""), *size(svg)) + "</span>\n")
 
 
 def depart_image(self: HTML5Translator, node: nodes.image) -> None:
@@ -55,15 +55,20 @@ def size(svg: str) -> tuple[int, int]:
     return round(float(width) * 4 / 3), round(float(height) * 4 / 3)
 
 
-def images(light: str, dark: str, alt: str, width: int, height: int, first: bool) -> str:
-    """Return the two images, each with its size, so that the text does not jump when it comes.
-
-    ``first`` tells the browser to hurry: the page's first figure is on the first screen.
-    """
-    common = f'alt="{escape(alt)}" width="{width}" height="{height}" style="min-width: {LEAST * width:.0f}px"'
-    common += ' loading="lazy"' + ' fetchpriority="high"' * first
+def preload(light: str, dark: str) -> str:
+    """Return two links that let a browser fetch one file before it knows the page's layout."""
+    dark_system = "(prefers-color-scheme: dark)"
     return "".join(
-        f'<img class="{name}" src="{escape(source)}" {common}>'
+        f'<link rel="preload" as="image" fetchpriority="high" href="{escape(source)}" media="{media}">'
+        for source, media in ((light, f"not {dark_system}"), (dark, dark_system))
+    )
+
+
+def images(light: str, dark: str, alt: str, width: int, height: int) -> str:
+    """Return the two images, each with its size, so that the text does not jump when it comes."""
+    common = f'alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"'
+    return "".join(
+        f'<img class="{name}" src="{escape(source)}" {common} style="min-width: {LEAST * width:.0f}px">'
         for name, source in (("only-light", light), ("only-dark", dark))
     )
 
