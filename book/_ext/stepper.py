@@ -150,7 +150,7 @@ def markup(record: dict) -> str:
             used = {key for moment in moments for place in ("root", "next") for key in moment[place]}
             keys = [key for key in ORDER if key in used]
             panels = "".join(panel(wiring, step, n, moment, keys) for n, moment in enumerate(moments))
-            summary = f"Bug {state} (<code>{escape(key)}</code>): step {recorded['step']}, {name}"
+            summary = f"Bug {state}, <code>{escape(key)}</code>. Step {recorded['step']}, {name}"
             is_open = " open" if (wiring, step) == ("right", "inside") else ""
             parts.append(f"<details{is_open}><summary>{summary}</summary>{panels}</details>")
     inside = record["rollouts"]["right"]  # the episode is the same with every wiring
