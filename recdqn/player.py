@@ -173,7 +173,7 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
         "columns": COLUMNS,
         "fitted": {"first_seed": SEED, "episodes": episodes, "steps": int(fitted.sum())},
         "held_out": {"first_seed": SEED + episodes, "episodes": episodes, "steps": int(scored.sum())},
-        "r2": {name: both(score, 3) for name, score in scores.items()},
+        "r2": {name: both(score) for name, score in scores.items()},
         "inputs": {name: len(weight) - 1 for name, weight in weights.items()},
         "weights": {name: rounded(weight, 6) for name, weight in weights.items()},
         "measure": "largest standard deviation over the held-out episodes",

@@ -20,7 +20,7 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
     svg.setAttribute("viewBox", `0 0 ${span} 1`);
     const cells = Array.from({ length: span }, (_, x) => {
       const cell = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-      for (const [key, value] of Object.entries({ x, y: 0, width: 1.05, height: 1 })) cell.setAttribute(key, value);
+      for (const [key, value] of Object.entries({ x, y: 0, width: 1, height: 1 })) cell.setAttribute(key, value);
       return svg.appendChild(cell);
     });
     const cursor = svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "line"));
@@ -64,7 +64,7 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
     });
     for (const { name, lines, top, svg } of charts) {
       line(svg.querySelector(".cursor"), x, -top, x, top);
-      for (const what of ["truth", "readout"]) {
+      for (const what of Object.keys(lines)) {
         now[name + what[0].toUpperCase() + what.slice(1)] = lines[what][step];
         find(`[data-show=${name}-${what}]`).textContent = text(lines[what][step], 2);
       }

@@ -7,8 +7,8 @@ For tests and styles, in the page:
 
 - ``.player`` has, once the script runs, ``data-live``, ``data-playing`` (``true`` or ``false``),
   ``data-step`` (from 0), and of this step ``data-q-left``, ``data-q-right``, ``data-action`` (``left`` or
-  ``right``), ``data-cart-truth``, ``data-cart-readout``, ``data-pole-truth`` and ``data-pole-readout``, as the
-  file has them.
+  ``right``), and, for ``cart`` and ``pole`` each, ``data-cart-truth``, ``data-cart-readout`` and
+  ``data-cart-single``, as the file has them.
 - ``.player-data`` holds the entries of the file that the page needs, as JSON.
 - ``button[data-go]`` is ``play``, ``previous`` or ``next``; ``input[type=range]`` is the step, ``select`` the
   speed, ``input[type=checkbox]`` shows the read-out from the single picture.
@@ -29,7 +29,7 @@ RECORD = Path(__file__).parents[2] / "results" / "episode.json"
 SCRIPT = Path(__file__).with_suffix(".js")
 
 SENT = "steps size columns values actions units hidden position angle truth readout single".split()
-CHARTS = {"cart": ("Cart's velocity", "m/s"), "pole": ("Pole's angular velocity", "rad/s")}
+CHARTS = {"cart": ("Cart's velocity", "m/s"), "pole": ("Pole's velocity", "rad/s")}
 SPEEDS = {5: "5 steps a second", 15: "15 steps a second", 50: "50, as it was"}
 FILM = "A pole on a cart stays upright while the cart moves a little from side to side."
 
@@ -50,17 +50,18 @@ def bar(side: str) -> str:
 def chart(name: str, record: dict) -> str:
     """One velocity: the truth, what is read from the memory, and what from the single picture."""
     title, unit = CHARTS[name]
-    memory, single = (number(record["r2"][source][name]) for source in ("hidden", "features"))
+    keys = [f'<span><span class="player-key truth">true</span> <b data-show="{name}-truth"></b></span>']
+    for line, text, source in (("readout", "memory", "hidden"), ("single", "the picture", "features")):
+        keys.append(
+            f'<span class="player-of-{line}"><span class="player-key {line}">from {text}</span> '
+            f'<b data-show="{name}-{line}"></b> (R² {number(record["r2"][source][name])})</span>'
+        )
     lines = "".join(f'<polyline class="{line}"/>' for line in ("single", "truth", "readout"))
     return (
-        f'<div class="player-chart" data-chart="{name}"><p><strong>{title}</strong>, {unit}: '
-        f'<span class="player-key truth">true</span> <b data-show="{name}-truth"></b> '
-        f'<span class="player-key readout">read from memory</span> <b data-show="{name}-readout"></b>'
-        f' <span class="player-r2">R² {memory}<span class="player-single">, from the picture {single}</span>'
-        '</span></p><div class="player-plot"><span class="player-top"></span><span class="player-low"></span>'
-        f'<svg preserveAspectRatio="none" aria-hidden="true">'
-        f'<line class="zero"/>{lines}<line class="cursor"/></svg>'
-        "</div></div>"
+        f'<div data-chart="{name}"><p class="player-keys"><span><strong>{title}</strong>, {unit}</span> '
+        f'{" ".join(keys)}</p><div class="player-plot"><span class="player-top"></span>'
+        '<span class="player-low"></span><svg preserveAspectRatio="none" aria-hidden="true">'
+        f'<line class="zero"/>{lines}<line class="cursor"/></svg></div></div>'
     )
 
 
@@ -68,8 +69,7 @@ def strips(record: dict) -> str:
     """The units: one line of cells each."""
     rows = "".join(
         f'<div class="player-unit"><span>{unit}</span><svg preserveAspectRatio="none" aria-hidden="true">'
-        "</svg>"
-        f'<span data-show="unit-{k}"></span></div>'
+        f'</svg><span data-show="unit-{k}"></span></div>'
         for k, unit in enumerate(record["units"])
     )
     return (
@@ -84,16 +84,17 @@ def strips(record: dict) -> str:
 def caption(record: dict) -> str:
     """What is to be seen, with the numbers of the file."""
     hidden, single = record["r2"]["hidden"], record["r2"]["features"]
-    fitted, held_out = record["fitted"], record["held_out"]
+    fitted, held_out, inputs = record["fitted"], record["held_out"], record["inputs"]
     return (
-        "<p><strong>Where is the velocity?</strong> The agent sees one small grey picture at a time. The "
-        "first one tells it nothing about speed. Step on, and the dashed line begins to follow the true "
-        f"velocity. That line is a linear read-out of the memory's {record['inputs']['hidden']} numbers, fitted "
-        f"by least squares on {fitted['episodes']} other episodes. On {held_out['episodes']} episodes that it "
-        f"was not fitted on, this one among them, it explains R² = {number(hidden['cart'])} of the cart's "
-        f"velocity and {number(hidden['pole'])} of the pole's. Fitted in the same way on the "
-        f"{record['inputs']['features']} features of the single picture, it explains "
-        f"{number(single['cart'])} and {number(single['pole'])}. The velocity is in the memory.</p>"
+        "<p><strong>Where is the velocity?</strong> The agent sees one small grey picture at a time. "
+        "The first one tells it nothing about speed. Step on, and the dashed line begins to follow "
+        f"the true velocity. That line is a linear read-out of the memory's {inputs['hidden']} "
+        f"numbers, fitted by least squares on {fitted['episodes']} other episodes. On "
+        f"{held_out['episodes']} episodes that it was not fitted on, this one among them, its R² is "
+        f"{number(hidden['cart'])} for the cart and {number(hidden['pole'])} for the pole: 1 is "
+        f"perfect, 0 is no better than the mean. Fitted in the same way on the {inputs['features']} "
+        f"features of the single picture, a read-out reaches {number(single['cart'])} and "
+        f"{number(single['pole'])}. The velocity is in the memory.</p>"
         f'<p class="player-made">Recorded by <code>{record["made"]["command"]}</code>: {record["picked"]} '
         f"(seed {record['seed']:,}). The units are those with the {record['measure']}.</p>"
     )

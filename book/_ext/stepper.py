@@ -40,8 +40,8 @@ WIRINGS = {
 STEPS = {"inside": "inside an episode", "end": "the last of an episode"}
 MARKS = {
     ("root", "moved"): "← from next",
-    ("next", "moved"): "← moved",
-    ("next", "copied"): "→ copied from root",
+    ("next", "moved"): "moved",
+    ("next", "copied"): "← from root",
     ("root", "copied"): "copied",
     **{(place, mark): mark for place in ("root", "next") for mark in ("new", "changed", "dropped")},
 }
@@ -115,7 +115,7 @@ def cell(place: str, key: str, entry: list | None) -> str:
 def panel(wiring: str, step: str, number: int, moment: dict, keys: list[str]) -> str:
     """The table of one moment."""
     rows = "".join(
-        f'<tr><th scope="row"><code>{key}</code></th>'
+        f'<tr><th scope="row"><code>{key.replace("_", "_<wbr>")}</code></th>'
         + "".join(cell(place, key, moment[place].get(key)) for place in ("root", "next"))
         + "</tr>"
         for key in keys
@@ -150,16 +150,18 @@ def markup(record: dict) -> str:
             used = {key for moment in moments for place in ("root", "next") for key in moment[place]}
             keys = [key for key in ORDER if key in used]
             panels = "".join(panel(wiring, step, n, moment, keys) for n, moment in enumerate(moments))
-            summary = f"Bug {state} (<code>{escape(key)}</code>): step {recorded['step']}, {name}"
+            summary = f"Bug {state}, <code>{escape(key)}</code>. Step {recorded['step']}, {name}"
             is_open = " open" if (wiring, step) == ("right", "inside") else ""
             parts.append(f"<details{is_open}><summary>{summary}</summary>{panels}</details>")
+    inside = record["rollouts"]["right"]  # the episode is the same with every wiring
+    steps = {step: f"{inside[step]['step']}, {name}" for step, name in STEPS.items()}
     wirings = {name: f"{state}: <code>{escape(key)}</code>" for name, (state, key) in WIRINGS.items()}
     return (
         '<div class="stepper" role="group" aria-label="The entries of a TensorDict, moment by moment" '
         'data-wiring="right" data-step="inside" data-moment="0">'
         '<div class="stepper-controls" hidden>'
         + radios("wiring", 'Bug, <code>out_keys</code> without <code>"next"</code>', wirings)
-        + radios("step", "Step", STEPS)
+        + radios("step", "Step", steps)
         + '<div class="stepper-buttons"><button type="button" data-go="previous">← Previous</button>'
         '<button type="button" data-go="next">Next →</button></div></div>'
         '<div class="stepper-said" role="status"></div>' + "".join(parts) + f"</div><script>{script}</script>"
