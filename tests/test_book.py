@@ -2,7 +2,6 @@
 
 import ast
 import re
-import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,14 @@ ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 TOC = list(toc_documents(yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))))
 CHAPTERS = [document for document in TOC if document.startswith("chapters/")]
-SHAPE = ["You will be able to", "You need", "Bug of the chapter", "Check yourself", "Exercises", "What you now know"]
+SHAPE = [
+    "You will be able to",
+    "You need",
+    "Bug of the chapter",
+    "Check yourself",
+    "Exercises",
+    "What you now know",
+]
 LONGEST_CELL = 25  # lines of code
 
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
@@ -124,9 +130,10 @@ def test_every_exercise_has_a_solution_that_asserts(chapter):
 @each_chapter
 def test_exercises_are_graded_from_easy_to_hard(chapter):
     titles = re.findall(r"(?m)^`{3,}\{exercise(?:-start)?\}(.*)$", prose(page(chapter)))
-    grades = [int(found[1]) if (found := re.search(r"\S · grade ([123])$", title)) else title for title in titles]
-    assert len(grades) >= 3
-    assert sorted(set(grades)) == [1, 2, 3]
+    graded = [re.fullmatch(r".*\S · grade ([123])", title) for title in titles]
+    assert [title for title, found in zip(titles, graded, strict=True) if not found] == []
+    grades = [found[1] for found in graded]
+    assert len(grades) >= 3 and set(grades) == {"1", "2", "3"}
     assert grades == sorted(grades)
 
 
