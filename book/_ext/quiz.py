@@ -53,8 +53,8 @@ def parse(source: str) -> list[Question]:
         source: the Markdown list described at the top of this module.
 
     Raises:
-        QuizError: a question without exactly one right answer, with fewer than three or more than four answers,
-            or an answer that is not explained.
+        QuizError: a question without exactly one right answer, or without three or four answers, or an answer
+            that is not explained.
     """
     questions: list[Question] = []
     for line in source.splitlines():
