@@ -1,9 +1,9 @@
 """Link names in code cells and in docstrings to the pages that document them.
 
-``sphinx_codeautolink`` finds the names, ``book/_inventories`` says where torch, torchrl, tensordict and gymnasium
-document theirs (plain text that intersphinx reads: the site is built without the network). What is missing
-between the two is done here: a library documents a class under one name and defines it under another, and a
-link is only of use on the name itself, not on every variable that holds such an object.
+``sphinx_codeautolink`` finds the names, ``book/_inventories`` says where torch, torchrl, tensordict and
+gymnasium document theirs (plain text that intersphinx reads: the site is built without the network). What is
+missing between the two is done here: a library documents a class under one name and defines it under another,
+and a link is only of use on the name itself, not on every variable that holds such an object.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def definitions(names: list[str]) -> dict[str, str]:
 
 def prepare(app: Sphinx, config: Config) -> None:
     """Tell the library that finds names in code what a definition is documented as."""
-    names = [name for file in sorted((Path(app.srcdir) / "_inventories").glob("*.txt")) for name in listed(file)]
+    files = sorted((Path(app.srcdir) / "_inventories").glob("*.txt"))
+    names = [name for file in files for name in listed(file)]
     config.codeautolink_inventory_map = definitions(names)
 
 
@@ -70,7 +71,7 @@ def prune(app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def rename(app: Sphinx, env: BuildEnvironment, node: nodes.Element, contnode: nodes.Element) -> None:
-    """Look a type of a docstring up under its documented name; intersphinx, which comes next, does the rest."""
+    """Look a docstring's type up under its documented name; intersphinx, which comes next, does the rest."""
     target = node.get("reftarget")
     node["reftarget"] = app.config.codeautolink_inventory_map.get(target, target)
 

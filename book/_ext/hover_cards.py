@@ -1,9 +1,9 @@
 """Hover cards: what a glossary term or a name of an API means, shown where it is used.
 
-When the site is written, each link to a term or to a documented name gets ``aria-describedby``, and the page gets
-the cards it needs, hidden, at its end. A screen reader speaks them without any script; ``_static/hover-cards.js``
-shows them on hover and on keyboard focus. Our own names and terms are read from the pages that define them, names
-of other libraries from the docstrings of the installed versions.
+When the site is written, each link to a term or to a documented name gets ``aria-describedby``, and the page
+gets the cards it needs, hidden, at its end. A screen reader speaks them without any script;
+``_static/hover-cards.js`` shows them on hover and on keyboard focus. Our own names and terms are read from
+the pages that define them, names of other libraries from the docstrings of the installed versions.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sphinx.ext.intersphinx import InventoryAdapter
 
 LONGEST = 280  # characters of a card's text
 
+ROLE = re.compile(r"[:~.`]*\b(?:class|func|meth|obj):`~?|`+")  # markup of a docstring
 LINK = re.compile(r'<a\b(?P<before>[^>]*?)\bhref="(?P<href>[^"]+#[^"]+)"(?P<after>[^>]*)>')
 
 
@@ -44,7 +45,7 @@ def plain(element: Tag) -> str:
 
 
 def own_cards(page: str, html: str) -> dict[str, str]:
-    """Return the cards for what a page of this site defines: terms, and names with a signature, by address."""
+    """Return the cards for what a page of this site defines, terms and names with a signature, by address."""
     cards = {}
     for entry in BeautifulSoup(html, "html.parser").select("dl.glossary > dt[id], dl.py > dt[id]"):
         description = entry.find_next_sibling("dd")
@@ -60,12 +61,12 @@ def own_cards(page: str, html: str) -> dict[str, str]:
 
 
 def other_cards(app: Sphinx) -> dict[str, str]:
-    """Return the cards for the names of other libraries, by address: the first paragraph of each docstring."""
+    """Return the cards for names of other libraries, by address: the first paragraph of each docstring."""
     cards = {}
     for kind, entries in InventoryAdapter(app.env).main_inventory.items():
-        for name, (project, version, address, _) in entries.items():
+        for name, (project, _, address, _) in entries.items():
             paragraph = (inspect.getdoc(find(name)) or "").partition("\n\n")[0]
-            text = escape(shorten(re.sub(r"[:~.`]*\b(?:class|func|meth|obj):`~?|`+", "", paragraph)), quote=False)
+            text = escape(shorten(ROLE.sub("", paragraph)), quote=False)
             source = f"{kind.removeprefix('py:')} of {project}"
             cards[address] = f"<strong><code>{escape(name)}</code></strong> {text} <em>{source}</em>"
     return cards
