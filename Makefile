@@ -46,6 +46,7 @@ results: $(STAMP)
 	for seed in 0 1 2 3 4; do rm -rf results/pixel-cartpole/seed-$$seed && \
 	  $(BIN)/recdqn train pixel-cartpole --seed $$seed --out results/pixel-cartpole/seed-$$seed || exit 1; done
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
+	$(BIN)/python -m recdqn.player results/pixel-cartpole/seed-0
 	$(BIN)/python -m recdqn.results README.md
 
 clean:

@@ -1,0 +1,119 @@
+"""Hover cards: what a glossary term or a name of an API means, shown where it is used.
+
+When the site is written, each link to a term or to a documented name gets ``aria-describedby``, and the page gets
+the cards it needs, hidden, at its end. A screen reader speaks them without any script; ``_static/hover-cards.js``
+shows them on hover and on keyboard focus. Our own names and terms are read from the pages that define them, names
+of other libraries from the docstrings of the installed versions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import posixpath
+import re
+from html import escape
+from pathlib import Path
+
+from api_links import find
+from bs4 import BeautifulSoup, Tag
+from sphinx.application import Sphinx
+from sphinx.ext.intersphinx import InventoryAdapter
+
+LONGEST = 280  # characters of a card's text
+
+LINK = re.compile(r'<a\b(?P<before>[^>]*?)\bhref="(?P<href>[^"]+#[^"]+)"(?P<after>[^>]*)>')
+
+
+def shorten(text: str) -> str:
+    """Return a text's beginning: whole sentences while they fit."""
+    text = " ".join(text.split())
+    if len(text) <= LONGEST:
+        return text
+    sentences = text[:LONGEST].rpartition(". ")[0]
+    return f"{sentences}." if sentences else text[:LONGEST].rpartition(" ")[0] + " …"
+
+
+def plain(element: Tag) -> str:
+    """Return an element's text as HTML: code and emphasis stay, links and citations become text."""
+    parts = []
+    for child in element.children:
+        text = escape(child.get_text(), quote=False)
+        tag = child.name if child.name in ("code", "em", "strong") else None
+        parts.append(f"<{tag}>{text}</{tag}>" if tag else text)
+    return " ".join("".join(parts).split())
+
+
+def own_cards(page: str, html: str) -> dict[str, str]:
+    """Return the cards for what a page of this site defines: terms, and names with a signature, by address."""
+    cards = {}
+    for entry in BeautifulSoup(html, "html.parser").select("dl.glossary > dt[id], dl.py > dt[id]"):
+        description = entry.find_next_sibling("dd")
+        first = description and description.find("p", recursive=False)
+        if not first:
+            continue
+        if "sig" in entry.get("class", []):
+            title = f"<code>{escape(entry['id'])}</code>"
+        else:
+            title = escape(entry.find(string=True, recursive=False) or entry.get_text("", strip=True))
+        cards[f"{page}#{entry['id']}"] = f"<strong>{title}</strong> {plain(first)}"
+    return cards
+
+
+def other_cards(app: Sphinx) -> dict[str, str]:
+    """Return the cards for the names of other libraries, by address: the first paragraph of each docstring."""
+    cards = {}
+    for kind, entries in InventoryAdapter(app.env).main_inventory.items():
+        for name, (project, version, address, _) in entries.items():
+            paragraph = (inspect.getdoc(find(name)) or "").partition("\n\n")[0]
+            text = escape(shorten(re.sub(r"[:~.`]*\b(?:class|func|meth|obj):`~?|`+", "", paragraph)), quote=False)
+            source = f"{kind.removeprefix('py:')} of {project}"
+            cards[address] = f"<strong><code>{escape(name)}</code></strong> {text} <em>{source}</em>"
+    return cards
+
+
+def with_cards(page: str, html: str, cards: dict[str, str]) -> str:
+    """Return a page in which every link that has a card describes itself with it."""
+    start, end = html.find("<article"), html.find("</article>")
+    if start < 0 or 'class="hover-card"' in html:
+        return html
+    used: dict[str, str] = {}
+
+    def mark(link: re.Match) -> str:
+        href = link["href"]
+        address = href if "//" in href else posixpath.normpath(posixpath.join(posixpath.dirname(page), href))
+        attributes = link["before"] + link["after"]
+        own = href.startswith("#") or address.startswith(f"{page}#")
+        if own or address not in cards or "headerlink" in attributes or "aria-describedby" in attributes:
+            return link[0]
+        identifier = used.setdefault(address, f"card-{len(used) + 1}")
+        attributes = re.sub(r'\s*\btitle="[^"]*"', "", attributes).strip()
+        return f'<a {attributes} href="{href}" aria-describedby="{identifier}">'
+
+    article = LINK.sub(mark, html[start:end])
+    texts = "".join(
+        f'<div class="hover-card" id="{identifier}" role="tooltip" hidden>{cards[address]}</div>\n'
+        for address, identifier in used.items()
+    )
+    rest = html[end:]
+    return html[:start] + article + rest.replace("</body>", texts + "</body>", 1)
+
+
+def write(app: Sphinx, exception: Exception | None) -> None:
+    """Add the cards to every page, after all links are in place."""
+    if exception is not None or app.builder.format != "html":
+        return
+    site = Path(app.outdir)
+    pages = {f"{name}.html": site / f"{name}.html" for name in sorted(app.env.found_docs)}
+    cards = other_cards(app)
+    for page, file in pages.items():
+        cards |= own_cards(page, file.read_text(encoding="utf-8"))
+    for page, file in pages.items():
+        html = file.read_text(encoding="utf-8")
+        if (marked := with_cards(page, html, cards)) != html:
+            file.write_text(marked, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect to the end of the build, after sphinx_codeautolink."""
+    app.connect("build-finished", write, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
