@@ -8,6 +8,16 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 SITE = Path(os.environ.get("RECDQN_SITE", Path(__file__).parents[2] / "_build" / "html")).absolute()
 PHONE, TABLET, DESKTOP = 360, 768, 1440  # pixels
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",  # CI runs as root in a container
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pages() -> list[str]:
