@@ -4,19 +4,8 @@ import shutil
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from reader import DESKTOP, SITE, chapters, new_context, pages, settle
+from reader import BROWSERS, DESKTOP, FLAGS, SITE, chapters, new_context, pages, settle
 from serve import serving
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox",  # CI runs as root in a container
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def pytest_generate_tests(metafunc):

@@ -8,6 +8,16 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 SITE = Path(os.environ.get("RECDQN_SITE", Path(__file__).parents[2] / "_build" / "html")).absolute()
 PHONE, TABLET, DESKTOP = 360, 768, 1440  # pixels
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",  # CI runs as root in a container
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pages() -> list[str]:
@@ -48,3 +58,9 @@ def settle(page: Page) -> None:
           if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
         }"""
     )
+
+
+def set_theme(page: Page, theme: str) -> None:
+    """Switch a page to light or dark without a click, at once."""
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == theme

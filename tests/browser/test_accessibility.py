@@ -2,8 +2,7 @@
 
 from importlib.resources import files
 
-import pytest
-from reader import DESKTOP, PHONE
+from reader import DESKTOP, PHONE, set_theme
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -11,25 +10,39 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 # Everything that folds is unfolded, so that what lies within is looked at as well.
 UNFOLD = """() => {
   document.querySelectorAll('details').forEach(details => { details.open = true; });
-  document.querySelectorAll('.toggle-hidden').forEach(box => { box.classList.remove('toggle-hidden'); });
+  document.querySelectorAll('button.toggle-button[data-button$="1"], .toggle-hidden > button')
+    .forEach(button => button.click());
+  dispatchEvent(new Event('resize'));  // the theme looks for boxes that scroll
+}"""
+# A page of code holds thousands of coloured words in some thirty colours. axe needs seconds for so many:
+# it gets one word of each style, and the others as plain text.
+THIN_OUT = """() => {
+  const seen = new Set();
+  for (const word of document.querySelectorAll('.highlight pre span')) {
+    const style = getComputedStyle(word), line = getComputedStyle(word.parentElement);
+    const key = [word.className, style.color, style.backgroundColor, line.backgroundColor].join();
+    if (seen.has(key)) word.replaceWith(...word.childNodes);
+    seen.add(key);
+  }
+  document.querySelectorAll('.highlight pre').forEach(pre => pre.normalize());
 }"""
 RUN = """async tags => {
-  const found = await axe.run(document, {
-    runOnly: {type: 'tag', values: tags}, resultTypes: ['violations'],
-    rules: {'target-size': {enabled: true}},
-  });
-  return found.violations.map(v =>
-    `${v.id}: ${v.help}: ${v.nodes.length}: ` + v.nodes.slice(0, 4).map(
-      n => `${n.target.join(' ')} ${(n.any[0]?.message ?? '').slice(0, 120)}`).join(' | '));
+  const found = await axe.run(document, {runOnly: tags, resultTypes: ['violations']});
+  return found.violations.map(rule => `${rule.id}: ${rule.help}, ${rule.nodes.length} times: ` + rule.nodes
+    .slice(0, 3).map(node => `${node.target.join(' ')} ${node.any[0]?.message ?? ''}`).join('; '));
 }"""
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_axe(visit, name, width, theme):
-    page = visit(name, width, theme)
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    page.evaluate(AXE)
-    assert page.evaluate(RUN, TAGS) == []  # as the reader finds it
+def test_axe(visit, name):
+    page = visit(name)
     page.evaluate(UNFOLD)
-    assert page.evaluate(RUN, TAGS) == []
+    page.evaluate(THIN_OUT)
+    page.evaluate(AXE)
+    found = []
+    for width in (DESKTOP, PHONE):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(400)  # the theme looks for boxes that scroll
+        for theme in ("light", "dark"):
+            set_theme(page, theme)
+            found += [f"{width} pixels, {theme}: {violation}" for violation in page.evaluate(RUN, TAGS)]
+    assert found == [], "\n".join(found)
