@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from recdqn.flow import Step
     from recdqn.loss import Steps
 
-# Okabe and Ito's palette, which can be told apart with every common form of colour blindness. Its lighter
-# colours are darkened: on white, lines need a contrast of 3 to 1.
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, YELLOW = (
-    "#0072B2", "#C08000", "#009E73", "#C44F00", "#2F94CF", "#C0659A", "#6E6E6E", "#9A9000",
+# After Okabe and Ito's palette, which can be told apart with every common form of colour blindness; some are
+# darker, because lines on white need a contrast of 3 to 1.
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, OLIVE = (
+    "#00629E", "#C48600", "#009E73", "#C23A0C", "#3A9BD5", "#C0659A", "#6E6E6E", "#3F3A00",
 )  # fmt: skip
 INK, WHITE, PALE_BLUE, PALE_ORANGE = "#000000", "#FFFFFF", "#E3F0F9", "#FCEFD5"
 
@@ -43,13 +43,13 @@ DARK = {
     WHITE: "#121212",
     INK: "#D8DEE4",
     BLUE: "#4399DB",
-    ORANGE: "#E6A52C",
-    GREEN: "#2FBF94",
-    RED: "#F5824A",
-    SKY: "#8CCBF2",
-    PURPLE: "#DE93BD",
-    GREY: "#A3A3A3",
-    YELLOW: "#F0E442",
+    ORANGE: "#E0A030",
+    GREEN: "#2FC79A",
+    RED: "#FF6B52",
+    SKY: "#93D0F5",
+    PURPLE: "#E59AC6",
+    GREY: "#949494",
+    OLIVE: "#F0E442",
     PALE_BLUE: "#1B3A50",
     PALE_ORANGE: "#4A3512",
 }
@@ -590,7 +590,7 @@ def save_svg(figure: Figure, path: Path, description: str) -> None:
 def _draw_solved(ax: Axes) -> None:
     """Draw the return from which on CartPole counts as solved."""
     solved = TrainConfig.solved_return
-    ax.axhline(solved, ls=(0, (1, 1)), lw=1.2, color=GREY, label=f"solved: {solved:.0f}")
+    ax.axhline(solved, ls="--", lw=1, color=GREY, label=f"solved: {solved:.0f}")
     ax.set_ylim(0, MAX_RETURN * 1.08)
 
 
@@ -686,7 +686,7 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
         unit: of the sizes.
     """
     parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
-    colors = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, YELLOW)
+    colors = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, OLIVE)
     longest = max(sum(bar.values()) for bar in bars.values())
     with style():
         fig, ax = plt.subplots(figsize=(7.5, 1.0 + 0.5 * len(bars) + 0.24 * len(parts)))

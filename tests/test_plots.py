@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,11 +20,15 @@ from recdqn.loss import Steps
 from recdqn.results import learning_curve
 
 
+def linear(color):
+    """Red, green and blue light of a colour given as #rrggbb."""
+    parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
 def luminance(color):
-    """Relative luminance as WCAG 2 defines it, of a colour given as #rrggbb."""
-    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+    """Relative luminance as WCAG 2 defines it."""
+    return linear(color) @ [0.2126, 0.7152, 0.0722]
 
 
 def contrast(a, b):
@@ -65,6 +70,30 @@ def test_colours_are_seen_in_both_versions(color):
 
 def test_dark_colours_stay_apart():
     assert len(set(plots.DARK.values())) == len(plots.DARK)
+
+
+# What eyes without one kind of cone see of red, green and blue light (Viénot, Brettel and Mollon, 1999).
+SIGHT = {
+    "all cones": np.eye(3),
+    "no red cones": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+    "no green cones": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(light):
+    """CIE L*a*b*, in which 1 is about the smallest difference that can be seen."""
+    x, y, z = (TO_XYZ @ light / TO_XYZ.sum(1)).clip(1e-9)
+    f = [t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z)]
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+@pytest.mark.parametrize("version", ["light", "dark"])
+def test_colours_are_told_apart_with_every_sight(version, sight):
+    colors = [c for c in plots.DARK if c not in PALE | {plots.INK}]
+    seen = [lab(SIGHT[sight] @ linear(plots.DARK[c] if version == "dark" else c)) for c in colors]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 10
 
 
 def test_contrast_is_that_of_the_standard():
