@@ -118,8 +118,8 @@ def markup(record: dict, root: str) -> str:
         f"{bar('left')}{bar('right')}"
         f'</div><div class="player-lines">{charts}{strips(record)}</div></div>'
         '<div class="player-controls"><button type="button" data-go="play">Play</button>'
-        '<button type="button" data-go="previous" aria-label="Previous step">←</button>'
-        '<button type="button" data-go="next" aria-label="Next step">→</button>'
+        '<button type="button" data-go="previous">← Previous</button>'
+        '<button type="button" data-go="next">Next →</button>'
         f'<label class="player-slide">Step <b data-show="step"></b> of {last}'
         f'<input type="range" min="0" max="{last}" value="0" autocomplete="off"></label>'
         f'<label>Speed <select autocomplete="off">{speeds}</select></label>'
