@@ -10,7 +10,7 @@ ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
 export SDL_VIDEODRIVER ?= dummy
 endif
 
-.PHONY: book serve test long links lint bench results clean
+.PHONY: book serve test browser lighthouse long links lint bench results clean
 
 book: $(STAMP)
 	$(BIN)/jupyter-book build book $(BOOK_FLAGS)
@@ -23,6 +23,14 @@ serve: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest
 	$(BIN)/pytest --nbmake book
+
+# The built site in a real browser: `make book` comes first.
+browser: .venv/.browser
+	$(BIN)/pytest tests/browser
+
+lighthouse: .venv/.browser
+	cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund
+	$(BIN)/python tests/browser/lighthouse.py
 
 # Tests that take minutes, and a look behind every link of the book, which needs the network.
 long: $(STAMP)
@@ -46,6 +54,7 @@ results: $(STAMP)
 	for seed in 0 1 2 3 4; do rm -rf results/pixel-cartpole/seed-$$seed && \
 	  $(BIN)/recdqn train pixel-cartpole --seed $$seed --out results/pixel-cartpole/seed-$$seed || exit 1; done
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
+	$(BIN)/python -m recdqn.player results/pixel-cartpole/seed-0
 	$(BIN)/python -m recdqn.results README.md
 
 clean:
@@ -58,4 +67,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "recdqn needs Python 3.11, 3.12 or 3.13 and found '$$($(PYTHON) --version 2>&1)': install one and name it, as in 'make $(MAKECMDGOALS) PYTHON=python3.11'" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e '.[book,test]'
+	@touch $@
+
+.venv/.browser: $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[browser]'
 	@touch $@

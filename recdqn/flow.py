@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,27 @@ def recurrent_keys(policy: TensorDictModule) -> list[tuple[NestedKey, NestedKey]
 
 
 @torch.no_grad()
+def walk(env: EnvBase, policy: TensorDictModule) -> Iterator[tuple[str, TensorDictBase]]:
+    """Run ``env`` with ``policy`` as ``env.rollout`` does, for ever, and stop at each of ``MOMENTS``.
+
+    Yields:
+        The moment and the TensorDict as it is then. A batched environment writes the next step into the same
+        memory: clone what you keep.
+    """
+    td = env.reset()
+    while True:
+        yield BEFORE, td
+        td = policy(td)
+        yield POLICY, td
+        td = env.step(td)
+        yield STEP, td
+        td = env.step_mdp(td)
+        yield MOVE, td
+        td = env.maybe_reset(td)
+        yield RESET, td
+
+
+@torch.no_grad()
 def trace(env: EnvBase, policy: TensorDictModule, steps: int) -> list[Step]:
     """Run ``env`` with ``policy`` as ``env.rollout`` does, and note after each call where the state is.
 
@@ -97,22 +118,19 @@ def trace(env: EnvBase, policy: TensorDictModule, steps: int) -> list[Step]:
     def look(td: TensorDictBase) -> Places:
         return Places(*(_copy(td.get(key, None)) for key in (read, unravel_key(("next", read)))))
 
-    records = []
-    td = env.reset()
-    for _ in range(steps):
-        places = {BEFORE: look(td)}
-        td = policy(td)
-        written = _copy(td.get(write))
-        places[POLICY] = look(td)
-        td = env.step(td)
-        places[STEP] = look(td)
-        data = td.clone()
-        td = env.step_mdp(td)
-        places[MOVE] = look(td)
-        td = env.maybe_reset(td)
-        places[RESET] = look(td)
-        is_init, done = data["is_init"].squeeze(-1), data["next", "done"].squeeze(-1)
-        records.append(Step(is_init, done, written, places, data))
+    records, places, written, data = [], {}, None, None
+    for moment, td in walk(env, policy):
+        places[moment] = look(td)
+        if moment == POLICY:
+            written = _copy(td.get(write))
+        elif moment == STEP:
+            data = td.clone()
+        elif moment == RESET:
+            is_init, done = data["is_init"].squeeze(-1), data["next", "done"].squeeze(-1)
+            records.append(Step(is_init, done, written, places, data))
+            places = {}
+            if len(records) == steps:
+                break
     return records
 
 

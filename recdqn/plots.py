@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,15 +31,33 @@ if TYPE_CHECKING:
     from recdqn.flow import Step
     from recdqn.loss import Steps
 
-# Okabe and Ito's palette: distinguishable with every common form of colour blindness.
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#777777",
+# Okabe and Ito's palette, which can be told apart with every common form of colour blindness. Its lighter
+# colours are darkened: on white, lines need a contrast of 3 to 1.
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, YELLOW = (
+    "#0072B2", "#C08000", "#009E73", "#C44F00", "#2F94CF", "#C0659A", "#6E6E6E", "#9A9000",
 )  # fmt: skip
+INK, WHITE, PALE_BLUE, PALE_ORANGE = "#000000", "#FFFFFF", "#E3F0F9", "#FCEFD5"
+
+# What each colour becomes on a dark page. The first is the page's own ground.
+DARK = {
+    WHITE: "#121212",
+    INK: "#D8DEE4",
+    BLUE: "#4399DB",
+    ORANGE: "#E6A52C",
+    GREEN: "#2FBF94",
+    RED: "#F5824A",
+    SKY: "#8CCBF2",
+    PURPLE: "#DE93BD",
+    GREY: "#A3A3A3",
+    YELLOW: "#F0E442",
+    PALE_BLUE: "#1B3A50",
+    PALE_ORANGE: "#4A3512",
+}
 
 STYLE = {
     "figure.figsize": (7.5, 3.2),
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "figure.facecolor": WHITE,
+    "savefig.facecolor": WHITE,
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
     "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY]),
@@ -44,16 +66,56 @@ STYLE = {
     "axes.titlesize": "medium",
     "font.size": 10,
     "legend.frameon": False,
+    "svg.hashsalt": "recdqn",  # names inside a file are then the same whenever it is drawn
 }
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draw in the book's style inside a ``with`` block."""
+    """Draw in the book's style inside a ``with`` block, in a notebook as SVG."""
     # Loads the backend first: a notebook's turns on interactive mode, and rc_context would turn it off again.
     plt.draw_if_interactive()
+    _show_as_svg()
     with plt.rc_context(STYLE):
         yield
+
+
+@functools.cache  # once, so that a reader who asks for another format gets it
+def _show_as_svg() -> None:
+    """Let a notebook show figures as SVG; PNG, for programs that cannot, is there anyway."""
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg)
+
+
+def svg(figure: Figure, description: str | None = None) -> str:
+    """Return ``figure`` as SVG: whenever a figure is made anew, the same text.
+
+    Args:
+        figure: any.
+        description: goes into the metadata.
+    """
+    file = io.StringIO()
+    metadata = {"Creator": CREATOR, "Date": None, "Description": description}
+    with style():
+        figure.savefig(file, format="svg", dpi=144, metadata=metadata)  # dpi: of pictures inside
+    return file.getvalue()
+
+
+CREATOR = "recdqn.plots"  # by which the site knows our figures
+
+
+def dark(svg: str) -> str:
+    """Return a figure of :func:`svg` for a dark page: each colour becomes its partner in ``DARK``.
+
+    Pictures inside, such as colour maps and frames, stay as they are.
+    """
+
+    def partner(found: re.Match) -> str:
+        return found[1] + DARK.get(found[2].upper(), found[2])
+
+    # Black faces are not written down: they are what a file without a colour has.
+    svg = svg.replace("<svg ", f'<svg fill="{DARK[INK]}" ', 1)
+    return re.sub(r"\b((?:fill|stroke)(?:: |=\"))(#[0-9a-fA-F]{6})\b", partner, svg)
 
 
 # Chapter 2: a policy that remembers
@@ -95,7 +157,7 @@ def policy_graph(policy: TensorDictSequential) -> Figure:
             places |= {k: y + 0.34 * ((len(right[i]) - 1) / 2 - j) for j, k in enumerate(right[i])}
             for key, at in places.items():
                 moves = key in state[i] or ("next", key) in state[i]
-                _draw_key(ax, key, -1 if key in left[i] else 1, at, y, "#FCEFD5" if moves else "#E3F0F9")
+                _draw_key(ax, key, -1 if key in left[i] else 1, at, y, PALE_ORANGE if moves else PALE_BLUE)
             if state[i]:
                 low = min([*places.values(), y - heights[i] / 2 + 0.1]) - 0.3
                 start = sum(places[k] for k in state[i]) / len(state[i])
@@ -130,9 +192,7 @@ def _name(key: str | tuple[str, ...]) -> str:
 
 
 def _draw_module(ax: Axes, y: float, name: str) -> None:
-    box = FancyBboxPatch(
-        (-0.72, y - 0.14), 1.44, 0.28, boxstyle="round,pad=0.02", fc="white", ec=BLUE, lw=1.6
-    )
+    box = FancyBboxPatch((-0.72, y - 0.14), 1.44, 0.28, boxstyle="round,pad=0.02", fc=WHITE, ec=BLUE, lw=1.6)
     ax.add_patch(box)
     ax.text(0, y, name, ha="center", va="center", fontsize=9.5, weight="bold")
 
@@ -159,7 +219,7 @@ def pole_embeddings(pictures: Tensor, pooled: Tensor, flat: Tensor) -> Figure:
     with style():
         fig, axes = plt.subplots(1, 4, figsize=(7.5, 2.3))
         for ax, picture, where in zip(axes[:2], pictures, ("left", "right"), strict=True):
-            ax.imshow(picture[0], cmap="Greys")
+            ax.imshow(picture[0], cmap="Greys", interpolation="none")
             ax.set(xticks=[], yticks=[], title=f"bar at the {where}")
             for spine in ax.spines.values():
                 spine.set(visible=True, color=GREY)
@@ -178,7 +238,7 @@ def value_starts(true: Tensor, curves: dict[str, Tensor]) -> Figure:
         fig, ax = plt.subplots()
         for (label, values), color in zip(curves.items(), (ORANGE, GREEN), strict=False):
             ax.plot(range(1, len(values) + 1), values, color=color, lw=2, label=label)
-        ax.plot(range(1, len(true) + 1), true, color="black", lw=1.2, ls="--", label="true value")
+        ax.plot(range(1, len(true) + 1), true, color=INK, lw=1.2, ls="--", label="true value")
         ax.set(xlabel="steps left before the fall", ylabel="value", ylim=(-0.05, 1.1))
         ax.legend(loc="lower right")
     return fig
@@ -191,7 +251,8 @@ def epsilon_schedules(frames: Sequence[int], curves: dict[str, Sequence[float]])
         for (label, values), line in zip(curves.items(), ("-", "-", ":"), strict=False):
             ax.plot(frames, values, line, lw=2, label=label)
         ax.set(xlabel="environment steps", ylabel="epsilon", ylim=(0, 1.05))
-        ax.legend(loc="center right")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
@@ -216,7 +277,13 @@ def state_flow(steps: Sequence[Step], row: int = 0, units: int = 12) -> Figure:
         for bottom, value in ((0.0, root), (2.0, following)):
             extent = (-0.5, len(steps) - 0.5, bottom, bottom + 1)
             image = ax.imshow(
-                value[shown], cmap="PuOr", vmin=-high, vmax=high, extent=extent, aspect="auto", zorder=1
+                value[shown],
+                cmap="PuOr",
+                vmin=-high,
+                vmax=high,
+                extent=extent,
+                aspect="auto",
+                interpolation="none",
             )
             ax.add_patch(plt.Rectangle((-0.5, bottom), len(steps), 1, fill=False, ec=GREY, lw=0.8, zorder=2))
         for t, step in enumerate(steps):
@@ -225,12 +292,12 @@ def state_flow(steps: Sequence[Step], row: int = 0, units: int = 12) -> Figure:
                 ax.plot(t + 0.5, 1.5, "x", color=RED, ms=8, mew=2.2, zorder=4, clip_on=False)
                 ax.axvline(t + 0.5, color=RED, lw=1.2, ls=":", zorder=3)
             elif t + 1 < len(steps):
-                arrow = {"arrowstyle": "->", "color": "black", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
+                arrow = {"arrowstyle": "->", "color": INK, "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
                 ax.annotate("", (t + 1, 1.02), (t, 1.98), arrowprops=arrow)
             if step.is_init[key]:
                 ax.plot(t, -0.16, "^", color=RED, ms=7, clip_on=False)
         ax.plot([], [], color=SKY, label="policy")
-        ax.plot([], [], color="black", label="step_mdp")
+        ax.plot([], [], color=INK, label="step_mdp")
         ax.plot([], [], "x", color=RED, mew=2, label="episode ends: not moved")
         ax.plot([], [], "^", color=RED, label="is_init: zeros at the root")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=1.2, handlelength=1.4)
@@ -278,6 +345,7 @@ def plot_pictures(
         rows = -(-len(pictures) // columns)
         size = (min(7.5, 2.6 * columns), 2.3 * rows)
         fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+        fig.get_layout_engine().set(hspace=0.1)  # a title belongs to the picture below it
         for ax in axes.flat[len(pictures) :]:
             ax.set_visible(False)
         for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
@@ -287,7 +355,7 @@ def plot_pictures(
             least, greatest = values.min(), values.max()
             low, high = limits[i] if limits else (least, greatest)
             # Pixels stay sharp where they are enlarged; a thin line must survive where they are shrunk.
-            sharp = "nearest" if values.shape[1] < 200 else "antialiased"
+            sharp = "none" if values.shape[1] < 200 else "antialiased"
             ax.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation=sharp)
             ax.set_title(title, fontsize="small")
             ax.set_xlabel(f"{round(float(least), 2):g} to {round(float(greatest), 2):g}", fontsize="small")
@@ -353,7 +421,7 @@ def memory_across_slices(lengths: Sequence[int] = (4, 3, 5)) -> Figure:
         ax.axis("off")
         for y, (title, arrow) in zip((0.0, -2.0), rows, strict=True):
             x = 0
-            ax.text(-0.35, y + 0.6, title, fontsize=10, color="black" if y == 0 else RED)
+            ax.text(-0.35, y + 0.6, title, fontsize=10, color=INK if y == 0 else RED)
             for k, length in enumerate(lengths):
                 for t in range(length):
                     ax.add_patch(
@@ -370,7 +438,7 @@ def memory_across_slices(lengths: Sequence[int] = (4, 3, 5)) -> Figure:
                                                 "shrinkA": 0, "shrinkB": 0})  # fmt: skip
                     if t == 0 and y == 0:
                         ax.annotate("stored\nstate", (x, y - 0.37), (x, y - 0.9), ha="center", va="center",
-                                    fontsize=8, color=ORANGE,
+                                    fontsize=8,
                                     arrowprops={"arrowstyle": "-|>", "color": ORANGE, "lw": 1.2})  # fmt: skip
                     x += 1
     return fig
@@ -424,8 +492,8 @@ def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
             drawn behind the slice that it follows.
     """
     looks = {
-        "w": ("warms the memory", ORANGE, 0.45, ""),
-        "c": ("counts", BLUE, 0.3, ""),
+        "w": ("burn-in, warms the memory", ORANGE, 0.45, ""),
+        "c": ("counts", BLUE, 0.4, ""),
         "x": ("left out: slice too short", GREY, 0.25, "////"),
         "p": ("padding", GREY, 0.0, ""),
     }
@@ -461,7 +529,7 @@ def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
 def _draw_step(ax: Axes, x: int, y: int, letter: str, color: str, alpha: float, hatch: str) -> None:
     look = {"fc": to_rgba(color, alpha), "ec": GREY, "lw": 0.8, "ls": _edge(letter), "hatch": hatch}
     ax.add_patch(plt.Rectangle((x - 0.42, y - 0.42), 0.84, 0.84, **look))
-    box = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"} if hatch else None
+    box = {"boxstyle": "round,pad=0.1", "fc": WHITE, "ec": "none"} if hatch else None
     ax.text(x, y, letter, ha="center", va="center", fontsize=9, bbox=box)
 
 
@@ -470,27 +538,6 @@ def _edge(letter: str) -> str:
 
 
 # Chapter 5
-
-
-def learning_curves(
-    runs: Mapping[str, Sequence[dict]], behind: Mapping[str, Sequence[dict]] | None = None
-) -> Figure:
-    """Draw the mean greedy return at each evaluation against environment steps (chapter 5).
-
-    Args:
-        runs: evaluations by label, as :class:`recdqn.train.Run` keeps them.
-        behind: other runs, drawn in grey under them.
-    """
-    with style():
-        fig, ax = plt.subplots()
-        for label, evaluations in (behind or {}).items():
-            ax.plot(*_curve(evaluations), color=GREY, alpha=0.4, lw=1, label=label)
-        for label, evaluations in runs.items():
-            ax.plot(*_curve(evaluations), marker=".", label=label)
-        ax.set(xlabel="environment steps", ylabel="mean return, greedy", xlim=(0, None))
-        _draw_solved(ax)
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return fig
 
 
 def seed_curves(
@@ -527,6 +574,7 @@ def seed_curves(
             ax.xaxis.set_major_formatter("{x:g}")
         else:
             ax.set_xlim(0, None)
+            ax.xaxis.set_major_formatter("{x:,.0f}")
         names = {"frames": "environment steps", "minutes": "minutes of wall-clock time"}
         ax.set(xlabel=names[axis], ylabel="IQM of the mean return")
         _draw_solved(ax)
@@ -535,23 +583,14 @@ def seed_curves(
 
 
 def save_svg(figure: Figure, path: Path, description: str) -> None:
-    """Write ``figure`` as SVG: the same file for the same figure, whenever it is drawn.
-
-    Args:
-        figure: any.
-        path: the file.
-        description: goes into the file's metadata.
-    """
-    with style(), plt.rc_context({"svg.hashsalt": "recdqn"}):
-        figure.savefig(path, format="svg", metadata={"Date": None, "Description": description})
+    """Write ``figure`` as :func:`svg` gives it."""
+    path.write_text(svg(figure, description), encoding="utf-8")
 
 
 def _draw_solved(ax: Axes) -> None:
     """Draw the return from which on CartPole counts as solved."""
     solved = TrainConfig.solved_return
-    ax.axhline(solved, ls="--", lw=1, color=GREY)
-    at = ax.get_xlim()[0]
-    ax.text(at, solved, f" solved: {solved:.0f}", va="bottom", color=GREY)
+    ax.axhline(solved, ls=(0, (1, 1)), lw=1.2, color=GREY, label=f"solved: {solved:.0f}")
     ax.set_ylim(0, MAX_RETURN * 1.08)
 
 
@@ -603,14 +642,14 @@ def bug_map(bugs: Mapping[str, Bug], checks: Sequence[tuple[Any, Sequence[str], 
         ax.set(xlim=(-0.03, 4.0), ylim=(length - 0.4, -3.4))
         ax.axis("off")
         for name, x in boxes.items():
-            ax.text(x, -1.4, name, ha="center", va="center", family="monospace", bbox=_box("#E3F0F9", BLUE))
+            ax.text(x, -1.4, name, ha="center", va="center", family="monospace", bbox=_box(PALE_BLUE, BLUE))
         middles = list(boxes.values())
         for a, b in pairwise(middles):
             ax.annotate("", (b - 0.17, -1.4), (a + 0.17, -1.4), arrowprops=_arrow(BLUE))
         ax.annotate("", (1.5, -2.0), (3.44, -2.0), arrowprops=_arrow(BLUE, "arc3,rad=0.13"))
         ax.annotate("", (0.44, -2.0), (1.38, -2.0), arrowprops=_arrow(BLUE, "arc3,rad=0.25"))
         for x, text in ((0.91, "acts in"), (2.47, "trains")):
-            ax.text(x, -2.95, text, ha="center", va="center", color=GREY, bbox=_box("white", "white", 0.1))
+            ax.text(x, -2.95, text, ha="center", va="center", color=GREY, bbox=_box(WHITE, WHITE, 0.1))
         for column, codes in enumerate(columns):
             for row, code in enumerate(codes):
                 marker, fill, edge = MARKS[bugs[code].severity]
@@ -621,7 +660,7 @@ def bug_map(bugs: Mapping[str, Bug], checks: Sequence[tuple[Any, Sequence[str], 
     return fig
 
 
-MARKS = {"error": ("o", RED, RED), "warning": ("^", "white", BLUE)}  # marker, face, edge
+MARKS = {"error": ("o", RED, RED), "warning": ("^", WHITE, BLUE)}  # marker, face, edge
 
 
 def _column(parts: Sequence[str]) -> int:
@@ -647,7 +686,7 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
         unit: of the sizes.
     """
     parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
-    colors = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, "#F0E442")
+    colors = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, YELLOW)
     longest = max(sum(bar.values()) for bar in bars.values())
     with style():
         fig, ax = plt.subplots(figsize=(7.5, 1.0 + 0.5 * len(bars) + 0.24 * len(parts)))
@@ -655,9 +694,10 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
             left = 0.0
             for part, size in bar.items():
                 number = parts.index(part)
-                ax.barh(y, size, left=left, color=colors[number], edgecolor="white", lw=0.5)
+                ax.barh(y, size, left=left, color=colors[number], edgecolor=WHITE, lw=0.5)
                 if size > 0.025 * longest:
-                    ax.text(left + size / 2, y, "abcdefgh"[number], ha="center", va="center")
+                    letter, ground = "abcdefgh"[number], _box(WHITE, "none", 0.2)
+                    ax.text(left + size / 2, y, letter, ha="center", va="center", bbox=ground)
                 left += size
             ax.text(left, y, f" {_short(left)}", va="center")
         ax.set_yticks(range(len(bars)), list(bars))
@@ -704,7 +744,7 @@ def seen_and_unseen(
             ax.plot(updates, unseen, "--", marker="x", color=ORANGE, label="other pictures")
             ax.set(title=name, xlabel="updates", yscale="log")
         axes[0, 0].set_ylabel("error, as a share of the variance")
-        axes[0, 0].legend(fontsize=8)
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 
@@ -719,11 +759,11 @@ def errors_by_place(place: Tensor, errors: Mapping[str, Tensor], known: tuple[fl
     with style():
         fig, axes = plt.subplots(1, len(errors), sharey=True, squeeze=False)
         for ax, (name, error) in zip(axes[0], errors.items(), strict=True):
-            ax.axvspan(*known, color=GREY, alpha=0.2, lw=0, label="places of training pictures")
+            ax.axvspan(*known, fc=to_rgba(GREY, 0.2), ec=GREY, lw=0.8, label="places of training pictures")
             ax.plot(place, error, ".", color=ORANGE, ms=4, label="other pictures")
             ax.set(title=name, xlabel="cart's place, m", yscale="log")
         axes[0, 0].set_ylabel("squared error of a picture")
-        axes[0, 0].legend(fontsize=8)
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 

@@ -2,11 +2,13 @@
 
 import ast
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
+import quiz
 import yaml
 from check_site import toc_documents
 
@@ -16,7 +18,14 @@ ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 TOC = list(toc_documents(yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))))
 CHAPTERS = [document for document in TOC if document.startswith("chapters/")]
-SHAPE = ["You will be able to", "You need", "Bug of the chapter", "Exercises", "What you now know"]
+SHAPE = [
+    "You will be able to",
+    "You need",
+    "Bug of the chapter",
+    "Check yourself",
+    "Exercises",
+    "What you now know",
+]
 LONGEST_CELL = 25  # lines of code
 
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
@@ -118,6 +127,45 @@ def test_every_exercise_has_a_solution_that_asserts(chapter):
     assert [label for label, code in solutions.items() if "assert" not in code] == []
 
 
+@each_chapter
+def test_exercises_are_graded_from_easy_to_hard(chapter):
+    titles = re.findall(r"(?m)^`{3,}\{exercise(?:-start)?\}(.*)$", prose(page(chapter)))
+    graded = [re.fullmatch(r".*\S · grade ([123])", title) for title in titles]
+    assert [title for title, found in zip(titles, graded, strict=True) if not found] == []
+    grades = [found[1] for found in graded]
+    assert len(grades) >= 3 and set(grades) == {"1", "2", "3"}
+    assert grades == sorted(grades)
+
+
+def questions(chapter):
+    """The quiz of a chapter, in the place where its section says that it is."""
+    found = re.findall(r"(?ms)^## Check yourself$.*?^:::\{quiz\}\n(.*?)^:::$", prose(page(chapter)))
+    assert len(found) == 1, found
+    return quiz.parse(found[0])
+
+
+@each_chapter
+def test_every_chapter_asks_five_questions_and_explains_each_answer(chapter):
+    asked = questions(chapter)  # parse() refuses all but one right answer, and an answer without its why
+    assert len(asked) == 5
+    texts = [text for question in asked for answer in question.answers for text in (answer.text, answer.why)]
+    assert len(set(texts)) == len(texts)
+    assert all(len(answer.why.split()) > 5 for question in asked for answer in question.answers)
+
+
+def test_right_answers_cannot_be_guessed_from_place_or_length():
+    asked = [question for chapter in CHAPTERS for question in questions(chapter)]
+    places, longest = Counter(), 0
+    for question in asked:
+        lengths = [len(answer.text) for answer in question.answers]
+        place = next(k for k, answer in enumerate(question.answers) if answer.right)
+        places[place] += 1
+        longest += lengths[place] == max(lengths)
+    assert set(places) == {0, 1, 2, 3}
+    assert max(places.values()) <= 0.4 * len(asked), places
+    assert longest <= 0.5 * len(asked), longest
+
+
 @pytest.mark.parametrize("document", TOC)
 def test_citations_exist(document):
     keys = set(re.findall(r"(?m)^@\w+\{([^,]+),", (BOOK / "references.bib").read_text(encoding="utf-8")))
@@ -153,7 +201,7 @@ def test_the_field_guide_has_every_bug_and_no_other():
 
 @each_chapter
 def test_the_bug_of_the_chapter_names_the_finding_that_catches_it(chapter):
-    bug = prose(BOOK / f"{chapter}.ipynb").split("## Bug of the chapter")[1].split("## Exercises")[0]
+    bug = prose(BOOK / f"{chapter}.ipynb").split("## Bug of the chapter")[1].split("## Check yourself")[0]
     assert [code for code in BUGS if code in bug]
     assert any("diagnose(" in cell.source for cell in cells(chapter, "code"))
 

@@ -1,9 +1,16 @@
 """The figures show the numbers they are given."""
 
+import re
+import subprocess
+import sys
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from recdqn import Config, make_env, make_policy, plots
 from recdqn.doctor import BUGS, Bug
@@ -12,25 +19,114 @@ from recdqn.loss import Steps
 from recdqn.results import learning_curve
 
 
+def luminance(color):
+    """Relative luminance as WCAG 2 defines it, of a colour given as #rrggbb."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(a, b):
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def colours(svg):
+    """Every colour that an SVG text names outside of pictures."""
+    return {c.upper() for c in re.findall(r"#[0-9a-fA-F]{6}(?![\w.])", re.sub(r"base64,[^\"]+", "", svg))}
+
+
 @pytest.fixture(autouse=True)
-def close_figures():
+def figures_have_a_dark_twin():
+    """What a test has drawn uses colours that have partners, and text that can be read in both versions."""
     yield
+    for number in plt.get_fignums():
+        figure = plt.figure(number)
+        assert colours(plots.svg(figure)) - set(plots.DARK) == set()
+        for text in figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text()):
+            color = to_hex(text.get_color()).upper()
+            assert contrast(color, plots.WHITE) >= 4.5, text
+            assert contrast(plots.DARK[color], plots.DARK[plots.WHITE]) >= 4.5, text
     plt.close("all")
+
+
+PALE = {plots.WHITE, plots.PALE_BLUE, plots.PALE_ORANGE}  # grounds, on which text stands
+
+
+@pytest.mark.parametrize("color", plots.DARK)
+def test_colours_are_seen_in_both_versions(color):
+    if color in PALE:
+        assert contrast(color, plots.INK) >= 4.5
+        assert contrast(plots.DARK[color], plots.DARK[plots.INK]) >= 4.5
+    else:
+        assert contrast(color, plots.WHITE) >= 3
+        assert contrast(plots.DARK[color], plots.DARK[plots.WHITE]) >= 3
+
+
+def test_dark_colours_stay_apart():
+    assert len(set(plots.DARK.values())) == len(plots.DARK)
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
+    assert contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.005)  # as checkers report it
+
+
+def a_figure():
+    with plots.style():
+        fig, ax = plt.subplots()
+        ax.imshow(np.arange(6.0).reshape(2, 3), cmap="PuOr")
+        ax.plot([0, 1], color=plots.BLUE)
+        ax.set_title("black text")
+        ax.add_patch(plt.Rectangle((0, 0), 1, 1, fc=plots.PALE_BLUE, ec=plots.INK, hatch="//"))
+    return fig
+
+
+def test_dark_swaps_every_colour_and_no_picture():
+    light = plots.svg(a_figure())
+    night = plots.dark(light)
+    assert colours(light) >= {plots.WHITE, plots.INK, plots.BLUE, plots.PALE_BLUE}
+    assert colours(night) == {plots.DARK[color] for color in colours(light)}
+    assert "base64," in light
+    # Text is drawn as black faces, which have no colour written down: the file's own must be light.
+    own = f' fill="{plots.DARK[plots.INK]}"'
+    assert own in re.search(r"<svg [^>]*", night)[0]
+    without = [re.sub(r"(?<=: |=\")#\w{6}\b", "", text) for text in (light, night.replace(own, "", 1))]
+    assert without[0] == without[1]  # pictures and all
+
+
+def test_svg_is_the_same_for_the_same_figure_and_has_no_date():
+    first, second = plots.svg(a_figure()), plots.svg(a_figure())
+    assert first == second
+    assert "<dc:date>" not in first and "<text" not in first  # letters are paths: the same everywhere
+    assert re.findall(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org)\S+", first) == []
+
+
+def test_a_notebook_shows_figures_as_svg():
+    code = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        import matplotlib
+        matplotlib.use("module://matplotlib_inline.backend_inline")
+        import matplotlib.pyplot as plt
+        from recdqn import plots
+        with plots.style():
+            figure, _ = plt.subplots()
+        data, _ = shell.display_formatter.format(figure)
+        assert f"<dc:title>{plots.CREATOR}<" in data["image/svg+xml"]
+        assert "image/png" in data  # for programs that cannot show SVG
+        plt.close("all")
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+        set_matplotlib_formats("png")  # a reader's wish
+        with plots.style():
+            figure, _ = plt.subplots()
+        assert "image/svg+xml" not in shell.display_formatter.format(figure)[0]
+        """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
 def lines(ax):
     return {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
-
-
-def test_learning_curves_draw_means_against_frames():
-    one = [{"frames": 100, "returns": [10.0, 20.0]}, {"frames": 200, "returns": [500.0, 400.0]}]
-    two = [{"frames": 150, "returns": [30.0]}]
-    fig = plots.learning_curves({"one": one}, behind={"two": two})
-    drawn = lines(fig.axes[0])
-    assert drawn["one"] == [[100, 15], [200, 450]]
-    assert drawn["two"] == [[150, 30]]
-    solved = Config.preset("masked-cartpole").train.solved_return
-    assert [0, solved] in [data[0] for data in drawn.values()]
 
 
 def test_seed_curves_draw_the_numbers_of_the_learning_curve():

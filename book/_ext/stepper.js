@@ -1,0 +1,39 @@
+for (const box of document.querySelectorAll(".stepper:not([data-live])")) {
+  const panels = [...box.querySelectorAll(".stepper-panel")], state = box.dataset;
+  const status = box.querySelector("[role=status]"), [previous, next] = box.querySelectorAll("button");
+  const show = (quiet) => {
+    for (const panel of panels) {
+      panel.hidden = ["wiring", "step", "moment"].some((what) => panel.dataset[what] !== state[what]);
+      if (!panel.hidden && !quiet) status.textContent = panel.querySelector(".stepper-moment").textContent;
+    }
+    for (const part of box.querySelectorAll("details")) {
+      part.open = true;
+      part.hidden = !part.querySelector(".stepper-panel:not([hidden])");
+    }
+    previous.setAttribute("aria-disabled", state.moment === "0");
+    next.setAttribute("aria-disabled", state.moment === "4");
+  };
+  const go = (moment) => {
+    state.moment = Math.max(0, Math.min(4, moment));
+    show();
+  };
+  previous.addEventListener("click", () => go(+state.moment - 1));
+  next.addEventListener("click", () => go(+state.moment + 1));
+  box.addEventListener("change", (event) => {
+    state[event.target.dataset.choose] = event.target.value;
+    show();
+  });
+  box.addEventListener("keydown", (event) => {
+    const to = { ArrowLeft: +state.moment - 1, ArrowRight: +state.moment + 1, Home: 0, End: 4 }[event.key];
+    if (to === undefined || event.target.type === "radio") return;
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    go(to);
+  });
+  state.live = "";
+  // A reload may have kept what was chosen.
+  for (const input of box.querySelectorAll("input:checked")) state[input.dataset.choose] = input.value;
+  box.querySelector(".stepper-controls").hidden = false;
+  show(true);
+}

@@ -1,0 +1,71 @@
+"""A browser, and the built site on localhost; CONTRIBUTING.md says how to run these tests."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from reader import BROWSERS, DESKTOP, FLAGS, SITE, chapters, new_context, pages, settle
+from serve import serving
+
+
+def pytest_generate_tests(metafunc):
+    """A test with the argument `name` runs for every page, one with `chapter` for every chapter."""
+    for argument, names in (("name", pages), ("chapter", chapters)):
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, names())
+
+
+@pytest.fixture(scope="session")
+def address():
+    """Where the site is served."""
+    with serving(SITE) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser():
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.exit(f"no browser: install one of {', '.join(BROWSERS)}", returncode=2)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def contexts(browser):
+    """Readers' browsers that the tests share, made when first asked for: warm caches save much time."""
+    made = {}
+
+    def context(width, theme):
+        if (width, theme) not in made:
+            made[width, theme] = new_context(browser, width, theme)
+        return made[width, theme]
+
+    return context
+
+
+@pytest.fixture
+def page(browser):
+    """A page of a reader who has never been here."""
+    context = new_context(browser)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def visit(contexts, address):
+    """Opens pages of the site, and closes them after the test."""
+    opened: list[Page] = []
+
+    def open_page(name: str, width: int = DESKTOP, theme: str = "light") -> Page:
+        page = contexts(width, theme).new_page()
+        opened.append(page)
+        page.goto(address + name)
+        settle(page)
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()

@@ -1,0 +1,99 @@
+"""Every page loads without a complaint, from the site alone, and every link and picture leads somewhere."""
+
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from reader import SITE, new_context, pages, settle
+
+
+@dataclass
+class Visit:
+    """What one page did while it loaded, and what its document holds then."""
+
+    console: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    pictures: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+DOCUMENT = """() => ({
+  links: [...document.querySelectorAll('a[href], area[href]')].map(a => a.href),
+  ids: [...document.querySelectorAll('[id], a[name]')].map(e => e.id || e.name),
+  pictures: document.images.length,
+  broken: [...document.images].filter(i => !i.naturalWidth).map(i => i.src),
+})"""
+
+
+def look(context, address: str, name: str) -> Visit:
+    seen = Visit()
+    page = context.new_page()
+    page.on("console", lambda m: m.type in ("error", "warning") and seen.console.append(f"{m.type}: {m.text}"))
+    page.on("pageerror", lambda error: seen.console.append(f"uncaught: {error}"))
+    page.on("requestfailed", lambda r: seen.failed.append(f"{r.url}: {r.failure}"))
+    page.on("response", lambda r: r.status >= 400 and seen.failed.append(f"{r.url}: {r.status}"))
+    page.on(
+        "request",
+        lambda r: r.url.startswith((address, "data:", "blob:")) or seen.elsewhere.append(r.url),
+    )
+    page.goto(address + name)
+    settle(page)
+    for key, value in page.evaluate(DOCUMENT).items():
+        setattr(seen, key, value)
+    page.close()
+    return seen
+
+
+@pytest.fixture(scope="session")
+def visits(browser, address):
+    """Every page of the site, visited once."""
+    context = new_context(browser)
+    seen = {name: look(context, address, name) for name in pages()}
+    context.close()
+    return seen
+
+
+def test_loads_in_silence(visits, name):
+    assert visits[name].console == []
+
+
+def test_loads_everything_from_the_site(visits, name):
+    assert visits[name].failed == []
+    assert visits[name].elsewhere == []
+
+
+def test_pictures(visits, name):
+    assert visits[name].pictures > 0  # the logo at least
+    assert visits[name].broken == []
+
+
+def test_ids_are_unique(visits, name):
+    ids = visits[name].ids
+    assert sorted({i for i in ids if ids.count(i) > 1}) == []
+
+
+def test_links(visits, name, address):
+    links = [link for link in visits[name].links if link.startswith(address)]
+    assert links
+    dead = []
+    for link in links:
+        target, anchor = urldefrag(link.removeprefix(address))
+        target = unquote(target.partition("?")[0]) or "index.html"
+        if not (SITE / target).is_file():
+            dead.append(link)
+        elif anchor and target in visits and unquote(anchor) not in visits[target].ids:
+            dead.append(link)
+    assert dead == []
+
+
+def test_front_door(page, address):
+    page.goto(address)
+    page.wait_for_url(address + "intro.html")
+
+
+def test_no_page_is_forgotten(visits):
+    assert {"intro.html", "search.html", "genindex.html"} <= set(visits)
+    assert len([name for name in visits if name.startswith("chapters/")]) >= 6
