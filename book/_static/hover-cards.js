@@ -26,8 +26,9 @@
   document.addEventListener("mouseover", (event) => {
     clearTimeout(timer);
     const over = event.target.closest(`${LINK}, .hover-card`);
-    if (!over) timer = setTimeout(hide, 250);
-    else if (over.matches(LINK)) timer = setTimeout(show, 200, over);
+    const focused = document.activeElement.getAttribute("aria-describedby");
+    if (!over && open && open.id !== focused) timer = setTimeout(hide, 250);
+    else if (over && over.matches(LINK)) timer = setTimeout(show, 200, over);
   });
   document.addEventListener("focusin", (event) => {
     const link = event.target.closest(LINK);

@@ -1,0 +1,191 @@
+"""What the book says about itself, computed when it is built: versions, citation, how long a page takes.
+
+The directive ``{runs}`` makes a table of the pages that ran, ``{versions}`` one of what they ran with, and
+``{citation}`` a reference and a BibTeX entry from ``CITATION.cff``. Under the title of each longer page stand
+the minutes it takes to read and, where it has code cells, the time they took to run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+PACKAGES = ("recdqn", "torch", "torchrl", "tensordict", "gymnasium", "numpy", "jupyter-book")
+WORDS_A_MINUTE = 200  # adults read prose a little faster, and a text that explains something a little slower
+LINES_A_MINUTE = 30  # of code that is read to be understood
+SHORTEST = 5  # minutes; a page that takes less says nothing
+
+
+def commit(folder: Path) -> str:
+    """Return the commit that is checked out in a folder, shortened; empty where nobody knows."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)
+    return (found.stdout.strip() or os.environ.get("GITHUB_SHA", ""))[:12]
+
+
+def facts(folder: Path) -> Iterable[tuple[str, str]]:
+    """Return what the pages of the book in a folder ran with."""
+    yield "Python", platform.python_version()
+    for package in PACKAGES:
+        yield package, version(package)
+    yield "profile", f"`{os.environ.get('RECDQN_PROFILE', 'book')}`"
+    yield "system", f"{platform.system()}, {platform.machine()}"
+    if at := commit(folder):
+        yield "commit", f"`{at}`"
+
+
+def citation(about: dict) -> tuple[str, str]:
+    """Return a reference and a BibTeX entry for the contents of a ``CITATION.cff``."""
+    authors = [
+        author.get("name") or f"{author['given-names']} {author['family-names']}"
+        for author in about["authors"]
+    ]
+    year = str(about.get("date-released", ""))[:4]
+    fields = {
+        "author": " and ".join(f"{{{name}}}" for name in authors),
+        "title": f"{{{about['title']}}}",
+        "year": year,
+        "version": str(about["version"]),
+        "url": about["repository-code"],
+    }
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
+    when = f" ({year})" if year else ""
+    text = f"{', '.join(authors)}{when}. *{about['title']}*. Version {about['version']}."
+    text += f" <{about['repository-code']}>"
+    return text, "\n".join(["@software{recdqn,", *lines, "}"])
+
+
+class Computed(SphinxDirective):
+    """A directive whose content is Markdown that is made when the page is built."""
+
+    def markdown(self) -> list[str]:
+        """Return the lines of Markdown."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        """Parse them in place."""
+        box = nodes.container()
+        self.state.nested_parse(StringList(self.markdown(), self.env.docname), self.content_offset, box)
+        return box.children
+
+
+class Versions(Computed):
+    """``{versions}``: a table of what the pages ran with."""
+
+    def markdown(self) -> list[str]:
+        """Return the table."""
+        rows = [f"| {name} | {value} |" for name, value in facts(Path(self.env.srcdir))]
+        return ["| what | version |", "|---|---|", *rows]
+
+
+class Citation(Computed):
+    """``{citation}``: how to cite the book, from ``CITATION.cff`` beside the book's folder."""
+
+    def markdown(self) -> list[str]:
+        """Return the reference and the BibTeX entry."""
+        file = Path(self.env.srcdir).parent / "CITATION.cff"
+        self.env.note_dependency(str(file))
+        text, entry = citation(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return [text, "", "```bibtex", *entry.splitlines(), "```"]
+
+
+class runs(nodes.General, nodes.Element):
+    """Where the table of the pages that ran belongs; they are known when all pages are read."""
+
+
+class Runs(SphinxDirective):
+    """``{runs}``: a table of the pages with code cells, how long they took and when."""
+
+    def run(self) -> list[nodes.Node]:
+        """Leave a mark."""
+        return [runs()]
+
+
+def table(rows: list[list[nodes.Node]]) -> nodes.table:
+    """Return a table whose first row is its head."""
+    lines = []
+    for row in rows:
+        entries = [nodes.entry("", nodes.paragraph("", "", cell)) for cell in row]
+        lines.append(nodes.row("", *entries))
+    columns = [nodes.colspec(colwidth=1) for _ in rows[0]]
+    parts = [*columns, nodes.thead("", lines[0]), nodes.tbody("", *lines[1:])]
+    return nodes.table("", nodes.tgroup("", *parts, cols=len(columns)), classes=["colwidths-auto"])
+
+
+def in_order(app: Sphinx, page: str) -> list[str]:
+    """Return a page and those below it in the table of contents, in reading order."""
+    below = app.env.toctree_includes.get(page, [])
+    return [page, *(name for child in below for name in in_order(app, child))]
+
+
+def fill_runs(app: Sphinx, document: nodes.document, page: str) -> None:
+    """Put the table of the pages that ran, in the book's order, where its mark is."""
+    for mark in list(document.findall(runs)):
+        rows = [[nodes.Text(head) for head in ("page", "seconds", "when (UTC)")]]
+        for name in in_order(app, app.config.root_doc):
+            run = app.env.nb_metadata.get(name, {}).get("exec_data")
+            if run and run["runtime"]:
+                address = app.builder.get_relative_uri(page, name)
+                link = nodes.reference("", app.env.titles[name].astext(), refuri=address, internal=True)
+                when = datetime.fromtimestamp(run["mtime"], UTC).strftime("%Y-%m-%d %H:%M")
+                rows.append([link, nodes.Text(f"{run['runtime']:.1f}"), nodes.Text(when)])
+        mark.replace_self(table(rows))
+
+
+def minutes_to_read(document: nodes.document) -> int:
+    """Return about how long a page takes to read: its prose, and the code it shows."""
+    words, lines = 0, 0
+    for node in document.findall(nodes.Text):
+        parents = set()
+        at = node.parent
+        while at is not None:
+            parents.update(at.get("classes", ()) if isinstance(at, nodes.Element) else ())
+            if isinstance(at, nodes.literal_block):
+                parents.add("literal-block")
+            at = at.parent
+        if parents & {"cell_output", "dropdown", "toctree-wrapper"}:
+            continue  # printed by a cell, or folded away
+        if "literal-block" in parents:
+            lines += len(node.splitlines())
+        else:
+            words += len(re.findall(r"\w+", node))
+    return round(words / WORDS_A_MINUTE + lines / LINES_A_MINUTE)
+
+
+def spoken(seconds: float) -> str:
+    """Return a time in words."""
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
+def add_times(app: Sphinx, page: str, template: str, context: dict, document: nodes.document | None) -> None:
+    """Put the minutes to read and the time its cells ran under a page's title."""
+    if document is None or page.startswith("reference/") or (minutes := minutes_to_read(document)) < SHORTEST:
+        return
+    text = f"About {minutes} minutes to read."
+    run = app.env.nb_metadata.get(page, {}).get("exec_data")
+    if run and run["runtime"]:
+        profile = os.environ.get("RECDQN_PROFILE", "book")
+        text += f" The cells ran in {spoken(run['runtime'])} when this site was built, profile {profile}."
+    context["body"] = context["body"].replace("</h1>", f'</h1>\n<p class="page-times">{text}</p>', 1)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives and the line under the titles."""
+    app.add_directive("versions", Versions)
+    app.add_directive("citation", Citation)
+    app.add_directive("runs", Runs)
+    app.add_node(runs)
+    app.connect("doctree-resolved", fill_runs)
+    app.connect("html-page-context", add_times, priority=900)  # descriptions of pages are made before
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
