@@ -1,8 +1,8 @@
-"""Let Lighthouse judge the welcome page and every chapter of the built site, as a desktop and as a phone.
+"""Let Lighthouse judge the welcome page and every chapter of the built site, on a desktop and on a phone.
 
-Run as ``make lighthouse``, or ``python tests/browser/lighthouse.py [PAGE ...]``. It prints a table, then a line
-for each score that is too low, and fails if there is one. Other work on the machine slows a page down, so a page
-that misses is tried again, and the best of three tries counts.
+Run as ``make lighthouse``, or ``python tests/browser/lighthouse.py [PAGE ...]``. It prints a table, then a
+line for each score that is too low, and fails if there is one. Other work on the machine slows a page down,
+so a page that misses is tried again, and the best of three tries counts.
 """
 
 import json
@@ -27,7 +27,13 @@ LEAST = {  # scores of 100
 
 def measure(address: str, form: str, browser: str) -> dict[str, int]:
     """Judge one page; return its scores of 100 and the bytes it moved."""
-    command = [str(LIGHTHOUSE), address, "--quiet", "--output=json", f"--only-categories={','.join(LEAST[form])}"]
+    command = [
+        str(LIGHTHOUSE),
+        address,
+        "--quiet",
+        "--output=json",
+        f"--only-categories={','.join(LEAST[form])}",
+    ]
     command += [f"--chrome-flags={' '.join(['--headless=new', *FLAGS])}"]
     command += ["--preset=desktop"] if form == "desktop" else []
     done = subprocess.run(
@@ -53,7 +59,7 @@ def misses(page: str, form: str, found: dict[str, int]) -> list[str]:
 
 
 def judge(address: str, page: str, form: str, browser: str) -> dict[str, int]:
-    """Judge a page up to three times, until it misses nothing; return the best performance and the last rest."""
+    """Judge a page until it misses nothing, at most three times; of the performance the best counts."""
     best = 0
     for _ in range(TRIES):
         found = measure(address + page, form, browser)
