@@ -11,6 +11,13 @@ from sphinx.application import Sphinx
 # The sidebar's arrow that unfolds the pages below another; the link before it names that page.
 UNFOLD = re.compile(r"(<a [^>]*>([^<]*)</a><details[^>]*>\s*)<summary>")
 
+# The theme makes boxes that scroll focusable, but those that are folded away then have no size yet. It looks
+# again when the window changes.
+LOOK_AGAIN = """for (const what of ["toggle", "click"])
+  document.addEventListener(what, ({target}) => {
+    if (what === "toggle" || target.closest(".toggle")) dispatchEvent(new Event("resize"));
+  }, true);"""
+
 
 def name_arrows(html: str) -> str:
     """Say in the sidebar what each arrow unfolds: an icon alone has no name."""
@@ -31,6 +38,7 @@ def name_sidebar(app: Sphinx, page: str, template: str, context: dict[str, Any],
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
+    app.add_js_file(None, body=LOOK_AGAIN)
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("html-page-context", name_sidebar, priority=900)  # after the theme has put it there
     return {"parallel_read_safe": True, "parallel_write_safe": True}
