@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-SITE = Path(os.environ.get("RECDQN_SITE", Path(__file__).parents[2] / "_build" / "html")).absolute()
+ROOT = Path(__file__).parents[2]
+SITE = Path(os.environ.get("RECDQN_SITE", ROOT / "_build" / "html")).absolute()
 PHONE, TABLET, DESKTOP = 360, 768, 1440  # pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -23,9 +24,13 @@ FLAGS = [
 def pages() -> list[str]:
     """Every page of the site, without those that only lead on to another one; sources of the package last."""
     if not (SITE / "intro.html").is_file():
-        raise pytest.UsageError(f"no built site in {SITE}: run 'make book' first, or name a site in RECDQN_SITE")
+        raise pytest.UsageError(
+            f"no built site in {SITE}: run 'make book' first, or name a site in RECDQN_SITE"
+        )
     files = [path for path in SITE.rglob("*.html") if not path.is_relative_to(SITE / "_static")]
-    names = [path.relative_to(SITE).as_posix() for path in files if "<body" in path.read_text(encoding="utf-8")]
+    names = [
+        path.relative_to(SITE).as_posix() for path in files if "<body" in path.read_text(encoding="utf-8")
+    ]
     return sorted(names, key=lambda name: (name.startswith("_modules/"), name))
 
 

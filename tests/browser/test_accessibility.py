@@ -12,7 +12,6 @@ UNFOLD = """() => {
   document.querySelectorAll('details').forEach(details => { details.open = true; });
   document.querySelectorAll('button.toggle-button[data-button$="1"], .toggle-hidden > button')
     .forEach(button => button.click());
-  dispatchEvent(new Event('resize'));  // the theme looks for boxes that scroll
 }"""
 # A page of code holds thousands of coloured words in some thirty colours. axe needs seconds for so many:
 # it gets one word of each style, and the others as plain text.

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from reader import DESKTOP, PHONE, TABLET, set_theme
 
-# Elements that stick out of the page and are not inside a box of their own that scrolls; and boxes that scroll
-# sideways which a keyboard cannot reach.
+# Elements that stick out of the page and are not inside a box of their own that scrolls; and boxes that
+# scroll sideways which a keyboard cannot reach.
 OVERFLOW = """() => {
   const width = document.documentElement.clientWidth, found = [];
-  const name = e => e.tagName.toLowerCase() + (e.id && '#' + e.id) + [...e.classList].map(c => '.' + c).join('');
+  const name = e => [e.tagName.toLowerCase() + (e.id && '#' + e.id), ...e.classList].join('.');
   const scroll = document.documentElement.scrollWidth;
   if (scroll > width) found.push(`the page is ${scroll} wide`);
   for (const e of document.body.querySelectorAll('*')) {

@@ -1,0 +1,25 @@
+"""Small repairs of the site's markup."""
+
+from accessible import drop_repeated_ids, name_arrows
+from docutils import nodes
+
+
+def test_arrows_have_names():
+    sidebar = (
+        '<li><a class="a" href="x.html">API &amp; more</a><details><summary><i></i></summary></details></li>'
+    )
+    named = name_arrows(sidebar + sidebar)
+    assert named.count('<summary aria-label="Pages below API &amp; more"><i></i></summary>') == 2
+    assert (
+        name_arrows("<details><summary>text</summary></details>")
+        == "<details><summary>text</summary></details>"
+    )
+
+
+def test_repeated_ids_go_and_others_stay():
+    page = nodes.section(ids=["a-page"])
+    page += [nodes.section(ids=["exercise-content"]), nodes.section(ids=["solution-content", "mine"])]
+    document = nodes.document(None, None)
+    document += page
+    drop_repeated_ids(None, document, "a-page")
+    assert [section["ids"] for section in document.findall(nodes.section)] == [["a-page"], [], ["mine"]]
