@@ -106,11 +106,13 @@ def test_memory_holds_the_velocity_and_the_single_picture_does_not(record):
         assert shown["readout"] > 0.6 > 0.3 > shown["single"]
 
 
-def test_a_fresh_run_of_the_weights_gives_the_recorded_steps(record, saved):
+def test_a_fresh_run_of_the_weights_gives_the_recorded_steps(record, saved, read_again):
     played = play(saved.policy, saved.cfg.env, 2, record["seed"], steps=60)
     np.testing.assert_allclose(played.values[:, 0], record["values"][:60], rtol=0, atol=ROUNDED)
     np.testing.assert_allclose(played.truth[:, 0, 1], record["truth"]["cart"][:60], rtol=0, atol=ROUNDED)
     np.testing.assert_allclose(played.truth[:, 0, 3], record["truth"]["pole"][:60], rtol=0, atol=ROUNDED)
+    np.testing.assert_allclose(played.features[:, 0], read_again[0][:60], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(played.hidden[:, 0], read_again[1][:60], rtol=0, atol=1e-4)
     assert np.array_equal(sheet(played.pictures[:50]), iio.imread(PICTURES)[: 2 * 84])
     assert played.running.all() and played.actions[:, 0].tolist() == record["actions"][:60]
 

@@ -79,6 +79,9 @@ def test_every_recorded_entry_is_in_the_page_without_javascript():
                         expected = [str(x) if isinstance(x, bool | int) else f"{x:.3f}" for x in value or []]
                         assert [x.replace("−", "-") for x in shown] == expected
                         count += 1
+    assert [cell["attrs"]["data-place"] for cell in cells] == ["root", "next"] * (len(cells) // 2)
+    heads = [head["text"] for head in Elements(stepper.markup(STEPS)).find("th", scope="col")]
+    assert heads == ["entry", "root", "next"] * 30
     others = [cell for cell in cells if cell["attrs"]["data-value"] == "null"]
     assert count > 400 and len(cells) - count == sum(cell["attrs"]["data-mark"] == "" for cell in others)
 
