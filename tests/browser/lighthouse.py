@@ -27,7 +27,13 @@ LEAST = {  # scores of 100
 
 def measure(address: str, form: str, browser: str) -> dict[str, int]:
     """Judge one page; return its scores of 100 and the bytes it moved."""
-    command = [str(LIGHTHOUSE), address, "--quiet", "--output=json", f"--only-categories={','.join(LEAST[form])}"]
+    command = [
+        str(LIGHTHOUSE),
+        address,
+        "--quiet",
+        "--output=json",
+        f"--only-categories={','.join(LEAST[form])}",
+    ]
     command += [f"--chrome-flags={' '.join(['--headless=new', *FLAGS])}"]
     command += ["--preset=desktop"] if form == "desktop" else []
     done = subprocess.run(

@@ -23,9 +23,13 @@ FLAGS = [
 def pages() -> list[str]:
     """Every page of the site, without those that only lead on to another one; sources of the package last."""
     if not (SITE / "intro.html").is_file():
-        raise pytest.UsageError(f"no built site in {SITE}: run 'make book' first, or name a site in RECDQN_SITE")
+        raise pytest.UsageError(
+            f"no built site in {SITE}: run 'make book' first, or name a site in RECDQN_SITE"
+        )
     files = [path for path in SITE.rglob("*.html") if not path.is_relative_to(SITE / "_static")]
-    names = [path.relative_to(SITE).as_posix() for path in files if "<body" in path.read_text(encoding="utf-8")]
+    names = [
+        path.relative_to(SITE).as_posix() for path in files if "<body" in path.read_text(encoding="utf-8")
+    ]
     return sorted(names, key=lambda name: (name.startswith("_modules/"), name))
 
 

@@ -16,7 +16,12 @@ from urllib.parse import unquote, urlsplit
 
 BASE = "/recdqn/"  # where GitHub Pages puts the site of a repository
 # What guess_type does not know everywhere; a browser refuses a script or a style sheet of another type.
-TYPES = {".js": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2", ".ipynb": "application/json"}
+TYPES = {
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+    ".ipynb": "application/json",
+}
 COMPRESSED = ("text/", "application/json", "application/xml", "image/svg+xml")
 
 
@@ -54,7 +59,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {"Content-Type": "text/plain"}, b"not found\n")
             return
         headers = {"Content-Type": content_type(file), "Cache-Control": "max-age=600"}
-        if headers["Content-Type"].startswith(COMPRESSED) and "gzip" in self.headers.get("Accept-Encoding", ""):
+        if headers["Content-Type"].startswith(COMPRESSED) and "gzip" in self.headers.get(
+            "Accept-Encoding", ""
+        ):
             headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
             body = compressed(file, file.stat().st_mtime_ns)
         else:

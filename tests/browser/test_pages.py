@@ -31,7 +31,9 @@ DOCUMENT = """() => ({
 def look(context, address: str, name: str) -> Visit:
     seen = Visit()
     page = context.new_page()
-    page.on("console", lambda m: m.type in ("error", "warning") and seen.console.append(f"{m.type}: {m.text}"))
+    page.on(
+        "console", lambda m: m.type in ("error", "warning") and seen.console.append(f"{m.type}: {m.text}")
+    )
     page.on("pageerror", lambda error: seen.console.append(f"uncaught: {error}"))
     page.on("requestfailed", lambda r: seen.failed.append(f"{r.url}: {r.failure}"))
     page.on("response", lambda r: r.status >= 400 and seen.failed.append(f"{r.url}: {r.status}"))
