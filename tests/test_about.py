@@ -40,6 +40,7 @@ def test_minutes_to_read():
     assert about.minutes_to_read(document) == 3 + 2
     document += nodes.container("", nodes.literal_block("", "y\n" * 900), classes=["cell_output"])
     document += nodes.container("", nodes.paragraph("", "word " * 9000), classes=["dropdown"])
+    document += nodes.raw("", "<script>" + "word " * 9000, format="html")
     assert about.minutes_to_read(document) == 3 + 2
 
 

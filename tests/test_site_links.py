@@ -5,11 +5,13 @@ import re
 import zlib
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import api_links
 import hover_cards
 import nbformat
 import pytest
+import release_links
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -140,3 +142,35 @@ def test_links_get_their_cards():
 )
 def test_a_card_is_short(text, short):
     assert hover_cards.shorten(text) == short
+
+
+def test_one_link_for_each_name_in_a_cell_and_none_for_variables():
+    named = [("LSTMModule", "m.LSTMModule"), ("memory", "m.LSTMModule"), ("m.LSTMModule", "m.LSTMModule")]
+    names = [SimpleNamespace(code_str=code, resolved_location=place) for code, place in named]
+    block = SimpleNamespace(names=names)
+    env = SimpleNamespace(sphinx_codeautolink_transforms={"page": [block]})
+    api_links.prune(None, env)
+    assert block.names == names[:1]
+
+
+def test_the_rocket_opens_the_release(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "3.2.1"\n')
+    urls = [
+        "https://hub.example/gh/a/b/main?path=book/main.ipynb",
+        "https://lab.example/a/b/blob/main/x.ipynb",
+    ]
+    for suffix, left in ((".ipynb", 2), (".md", 1)):
+        app = SimpleNamespace(
+            srcdir=tmp_path / "book",
+            config=SimpleNamespace(html_theme_options={"repository_branch": "main"}),
+            env=SimpleNamespace(doc2path=lambda page, suffix=suffix: f"{page}{suffix}"),
+        )
+        rocket = {"label": "launch-buttons", "buttons": [{"url": url} for url in urls]}
+        context = {"header_buttons": [{"label": "download-buttons"}, rocket]}
+        release_links.pin(app, "page", "", context, None)
+        assert len(context["header_buttons"]) == left
+        if suffix == ".ipynb":
+            assert [button["url"] for button in rocket["buttons"]] == [
+                "https://hub.example/gh/a/b/v3.2.1?path=book/main.ipynb",
+                "https://lab.example/a/b/blob/v3.2.1/x.ipynb",
+            ]
