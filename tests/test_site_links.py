@@ -111,10 +111,15 @@ def test_cards_of_this_site():
 
 
 def test_links_get_their_cards():
-    cards = {"glossary.html#t": "<strong>t</strong> A term.", "https://x.example/#n": "N"}
+    cards = {
+        "glossary.html#t": "<strong>t</strong> A term.",
+        "https://x.example/#n": "N",
+        "sub/page.html#t": "Own",
+    }
     html = """<html><body><a href="../glossary.html#t">menu</a><article>
 <a class="r" href="../glossary.html#t" title="t">one</a> <a class="s" href="../glossary.html#t">two</a>
 <a href="https://x.example/#n">three</a> <a href="#t">here</a>
+<a href="page.html#t">own</a> <a aria-describedby="z" href="../glossary.html#t">taken</a>
 <a href="../other.html#t">none</a></article></body></html>"""
     page = hover_cards.with_cards("sub/page.html", html, cards)
     assert re.findall(r"<a [^>]*>\w+", page) == [
@@ -123,6 +128,8 @@ def test_links_get_their_cards():
         '<a class="s" href="../glossary.html#t" aria-describedby="card-1">two',
         '<a href="https://x.example/#n" aria-describedby="card-2">three',
         '<a href="#t">here',
+        '<a href="page.html#t">own',
+        '<a aria-describedby="z" href="../glossary.html#t">taken',
         '<a href="../other.html#t">none',
     ]
     assert re.findall(r'<div class="hover-card" id="(\S+)" role="tooltip" hidden>(.*)</div>', page) == [
