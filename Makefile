@@ -10,7 +10,7 @@ ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
 export SDL_VIDEODRIVER ?= dummy
 endif
 
-.PHONY: book serve test browser lighthouse long links lint bench results clean
+.PHONY: book pdf serve test browser lighthouse long links lint bench results clean
 
 book: $(STAMP)
 	$(BIN)/jupyter-book build book $(BOOK_FLAGS)
@@ -31,6 +31,11 @@ browser: .venv/.browser
 lighthouse: .venv/.browser
 	cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund
 	$(BIN)/python tests/browser/lighthouse.py
+
+# The whole built site in one file; needs an installed Chromium.
+pdf: .venv/.browser
+	@test -f _build/html/index.html || $(MAKE) book
+	$(BIN)/python publish/pdf.py book/_toc.yml _build/html _build/html/recdqn-book.pdf
 
 # Tests that take minutes, and a look behind every link of the book, which needs the network.
 long: $(STAMP)

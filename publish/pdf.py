@@ -56,6 +56,7 @@ class Part:
     depth: int
     file: Path
     title: str
+    home: str  # the published site's address, for links to what the PDF leaves out
     data: bytes
 
 
@@ -73,13 +74,15 @@ def chapters(node: object, depth: int = 0) -> Iterator[tuple[int, str]]:
         yield from chapters(node.get("sections", []), depth + 1)
 
 
-def print_page(browser: Page, depth: int, file: Path) -> Part:
+def print_page(browser: Page, depth: int, site: Path, name: str) -> Part:
     """Print one page of the site."""
-    browser.goto(file.resolve().as_uri())
+    file = (site / f"{name}.html").resolve()
+    browser.goto(file.as_uri())
     browser.emulate_media(media="print", color_scheme="light")
     title = browser.inner_text("h1").removesuffix("#").strip()
     browser.evaluate(PREPARE)
-    return Part(depth, file.resolve(), title, browser.pdf(**PAPER))
+    address = browser.locator("link[rel=canonical]").get_attribute("href")
+    return Part(depth, file, title, address.removesuffix(f"{name}.html"), browser.pdf(**PAPER))
 
 
 def numbers(browser: Page, count: int) -> PdfReader:
@@ -90,7 +93,7 @@ def numbers(browser: Page, count: int) -> PdfReader:
     return PdfReader(io.BytesIO(data))
 
 
-def join(parts: list[Part]) -> PdfWriter:
+def join(parts: list[Part], site: Path) -> PdfWriter:
     """Join printed pages under an outline, and let links between the files lead inside."""
     book, above = PdfWriter(), {}
     places: dict[tuple[Path, str], list] = {}  # where a file, or an anchor in it, is: a PDF's destination
@@ -133,6 +136,9 @@ def join(parts: list[Part]) -> PdfWriter:
                 where, *spot = place
                 entry[NameObject("/Dest")] = ArrayObject([book.pages[where].indirect_reference, *spot])
                 entry.pop("/A", None)
+            else:
+                rest = address.removeprefix(f"{site.resolve().as_uri()}/")
+                entry["/A"][NameObject("/URI")] = TextStringObject(parts[0].home + rest)
     return book
 
 
@@ -160,7 +166,7 @@ def main(arguments: list[str]) -> int:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
-        book = join([print_page(page, depth, site / f"{name}.html") for depth, name in pages])
+        book = join([print_page(page, depth, site, name) for depth, name in pages], site)
         for sheet, number in zip(book.pages, numbers(page, len(book.pages)).pages, strict=True):
             sheet.merge_page(number)
         browser.close()

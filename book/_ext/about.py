@@ -153,9 +153,11 @@ def minutes_to_read(document: nodes.document) -> int:
             parents.update(at.get("classes", ()) if isinstance(at, nodes.Element) else ())
             if isinstance(at, nodes.literal_block):
                 parents.add("literal-block")
+            elif isinstance(at, nodes.raw | nodes.Invisible):
+                parents.add("unread")
             at = at.parent
-        if parents & {"cell_output", "dropdown", "toctree-wrapper"}:
-            continue  # printed by a cell, or folded away
+        if parents & {"cell_output", "dropdown", "toctree-wrapper", "unread"}:
+            continue  # printed by a cell, folded away, or no text
         if "literal-block" in parents:
             lines += len(node.splitlines())
         else:

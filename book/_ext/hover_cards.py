@@ -83,12 +83,12 @@ def with_cards(page: str, html: str, cards: dict[str, str]) -> str:
         href = link["href"]
         address = href if "//" in href else posixpath.normpath(posixpath.join(posixpath.dirname(page), href))
         attributes = link["before"] + link["after"]
-        own = href.startswith("#") or address.startswith(f"{page}#")
+        own = address.startswith(f"{page}#")
         if own or address not in cards or "headerlink" in attributes or "aria-describedby" in attributes:
             return link[0]
         identifier = used.setdefault(address, f"card-{len(used) + 1}")
-        attributes = re.sub(r'\s*\btitle="[^"]*"', "", attributes).strip()
-        return f'<a {attributes} href="{href}" aria-describedby="{identifier}">'
+        attributes = re.sub(r'\s*\btitle="[^"]*"', "", attributes).rstrip()
+        return f'<a{attributes} href="{href}" aria-describedby="{identifier}">'
 
     article = LINK.sub(mark, html[start:end])
     texts = "".join(
