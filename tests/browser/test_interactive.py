@@ -39,7 +39,7 @@ def test_stepper(visit, wiring, step):
             expect(box.locator("[role=status]")).to_contain_text(moment["moment"])
         shown = panel.locator("td").evaluate_all(
             "cells => cells.map(c => [c.dataset.place, c.dataset.key, c.dataset.mark,"
-            " c.querySelector('.stepper-value').innerText])"
+            " c.querySelector('.stepper-value').textContent])"
         )
         seen = {(place, key): (numbers(text), mark) for place, key, mark, text in shown}
         for (place, key), (values, mark) in seen.items():
