@@ -1,11 +1,14 @@
 """A browser, and the built site on localhost; CONTRIBUTING.md says how to run these tests."""
 
-import shutil
-
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from reader import BROWSERS, DESKTOP, FLAGS, SITE, chapters, new_context, pages, settle
+from reader import BROWSER, DESKTOP, FLAGS, SITE, chapters, missing, new_context, pages, settle
 from serve import serving
+
+
+def pytest_configure():
+    if line := missing():
+        raise pytest.UsageError(line)
 
 
 def pytest_generate_tests(metafunc):
@@ -24,11 +27,8 @@ def address():
 
 @pytest.fixture(scope="session")
 def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.exit(f"no browser: install one of {', '.join(BROWSERS)}", returncode=2)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         yield browser
         browser.close()
 

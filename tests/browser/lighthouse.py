@@ -7,13 +7,12 @@ so a page that misses is tried twice more, and the median counts.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 
-from reader import BROWSERS, FLAGS, SITE, chapters
+from reader import BROWSER, FLAGS, SITE, chapters, missing
 from serve import serving
 
 HERE = Path(__file__).parent
@@ -25,7 +24,7 @@ LEAST = {  # scores of 100
 }
 
 
-def measure(address: str, form: str, browser: str) -> dict[str, int]:
+def measure(address: str, form: str) -> dict[str, int]:
     """Judge one page; return its scores of 100 and the bytes it moved."""
     command = [
         str(LIGHTHOUSE),
@@ -37,7 +36,7 @@ def measure(address: str, form: str, browser: str) -> dict[str, int]:
     command += [f"--chrome-flags={' '.join(['--headless=new', *FLAGS])}"]
     command += ["--preset=desktop"] if form == "desktop" else []
     done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"CHROME_PATH": browser}, timeout=180
+        command, capture_output=True, text=True, env=os.environ | {"CHROME_PATH": BROWSER}, timeout=180
     )
     if done.returncode:
         sys.exit(f"lighthouse failed on {address}: {done.stderr.strip()[-500:]}")
@@ -58,20 +57,19 @@ def misses(page: str, form: str, found: dict[str, int]) -> list[str]:
     return low
 
 
-def judge(address: str, page: str, form: str, browser: str) -> dict[str, int]:
+def judge(address: str, page: str, form: str) -> dict[str, int]:
     """Judge a page once, and if it misses something twice more; of the performance the median counts."""
-    found = measure(address + page, form, browser)
+    found = measure(address + page, form)
     if misses(page, form, found):
-        again = [measure(address + page, form, browser) for _ in range(2)]
+        again = [measure(address + page, form) for _ in range(2)]
         found["performance"] = int(median(each["performance"] for each in [found, *again]))
     return found
 
 
 def main(names: list[str]) -> int:
     """Print the table and the misses."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        sys.exit(f"no browser: install one of {', '.join(BROWSERS)}")
+    if line := missing():
+        sys.exit(line)
     if not LIGHTHOUSE.exists():
         sys.exit(f"no Lighthouse: run 'npm ci' in {HERE}, or 'make lighthouse'")
     missed = []
@@ -79,7 +77,7 @@ def main(names: list[str]) -> int:
     with serving(SITE) as address:
         for page in names or ["intro.html", *chapters()]:
             for form in LEAST:
-                found = judge(address, page, form, browser)
+                found = judge(address, page, form)
                 missed += misses(page, form, found)
                 scores = "".join(f"{found[name]:>6}" for name in LEAST[form])
                 print(f"{page:40}{form:10}{scores}{found['bytes'] / 1000:>8.0f}", flush=True)

@@ -1,9 +1,9 @@
 """What the tests have in common: the site's pages, and a reader's browser."""
 
 import os
+import shutil
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +21,18 @@ FLAGS = [
 ]
 
 
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), "")
+
+
+def missing() -> str:
+    """What these tests need and do not find, in one line; empty if all is there."""
+    if not (SITE / "intro.html").is_file():
+        return f"no built site in {SITE}: run 'make book' first, or name a site's folder in RECDQN_SITE"
+    return "" if BROWSER else f"no browser: install one of {', '.join(BROWSERS)}"
+
+
 def pages() -> list[str]:
     """Every page of the site, without those that only lead on to another one; sources of the package last."""
-    if not (SITE / "intro.html").is_file():
-        raise pytest.UsageError(
-            f"no built site in {SITE}: run 'make book' first, or name a site in RECDQN_SITE"
-        )
     files = [path for path in SITE.rglob("*.html") if not path.is_relative_to(SITE / "_static")]
     names = [
         path.relative_to(SITE).as_posix() for path in files if "<body" in path.read_text(encoding="utf-8")

@@ -35,10 +35,11 @@ def test_stepper(visit, wiring, step):
         panel = box.locator(".stepper-panel:visible")
         expect(panel).to_have_count(1)
         expect(panel).to_contain_text(moment["moment"])
-        expect(box.locator("[role=status]")).to_contain_text(moment["moment"])
+        if number:  # at first nothing has changed, so nothing is said
+            expect(box.locator("[role=status]")).to_contain_text(moment["moment"])
         shown = panel.locator("td").evaluate_all(
             "cells => cells.map(c => [c.dataset.place, c.dataset.key, c.dataset.mark,"
-            " c.querySelector('.stepper-value').innerText])"
+            " c.querySelector('.stepper-value').textContent])"
         )
         seen = {(place, key): (numbers(text), mark) for place, key, mark, text in shown}
         for (place, key), (values, mark) in seen.items():
@@ -50,7 +51,7 @@ def test_stepper(visit, wiring, step):
         if number < 4:
             following.click()
     expect(following).to_have_attribute("aria-disabled", "true")
-    for _ in range(5):
+    for _ in range(4):
         previous.click()
     expect(box).to_have_attribute("data-moment", "0")
 
