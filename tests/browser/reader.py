@@ -82,7 +82,6 @@ def unfold(page: Page) -> None:
     page.evaluate(
         """() => {
           document.querySelectorAll('details').forEach(details => { details.open = true; });
-          document.querySelectorAll('button.toggle-button[data-button$="1"], .toggle-hidden > button')
-            .forEach(button => button.click());
+          document.querySelectorAll('button.toggle-button-hidden').forEach(button => button.click());
         }"""
     )
