@@ -78,7 +78,8 @@ def set_theme(page: Page, theme: str) -> None:
 
 
 def unfold(page: Page) -> None:
-    """Open everything that folds, so that what lies within is looked at as well."""
+    """Open everything that folds, and lay out what is not on the screen: all of it is looked at."""
+    page.add_style_tag(content="* { content-visibility: visible !important; }")
     page.evaluate(
         """() => {
           document.querySelectorAll('details').forEach(details => { details.open = true; });

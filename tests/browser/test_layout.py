@@ -37,6 +37,7 @@ OVERFLOW = """() => {
 @pytest.mark.parametrize("width", [PHONE, TABLET, DESKTOP])
 def test_nothing_overflows(visit, name, width):
     page = visit(name, width)
+    unfold(page)
     page.wait_for_timeout(400)  # the theme looks for boxes that scroll
     assert page.evaluate(OVERFLOW) == []
 
