@@ -75,3 +75,14 @@ def set_theme(page: Page, theme: str) -> None:
     """Switch a page to light or dark without a click, at once."""
     page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == theme
+
+
+def unfold(page: Page) -> None:
+    """Open everything that folds, and lay out what is not on the screen: all of it is looked at."""
+    page.add_style_tag(content="* { content-visibility: visible !important; }")
+    page.evaluate(
+        """() => {
+          document.querySelectorAll('details').forEach(details => { details.open = true; });
+          document.querySelectorAll('button.toggle-button-hidden').forEach(button => button.click());
+        }"""
+    )

@@ -2,17 +2,11 @@
 
 from importlib.resources import files
 
-from reader import DESKTOP, PHONE, set_theme
+from reader import DESKTOP, PHONE, set_theme, unfold
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
-# Everything that folds is unfolded, so that what lies within is looked at as well.
-UNFOLD = """() => {
-  document.querySelectorAll('details').forEach(details => { details.open = true; });
-  document.querySelectorAll('button.toggle-button[data-button$="1"], .toggle-hidden > button')
-    .forEach(button => button.click());
-}"""
 # A page of code holds thousands of coloured words in some thirty colours. axe needs seconds for so many:
 # it gets one word of each style, and the others as plain text.
 THIN_OUT = """() => {
@@ -34,7 +28,7 @@ RUN = """async tags => {
 
 def test_axe(visit, name):
     page = visit(name)
-    page.evaluate(UNFOLD)
+    unfold(page)
     page.evaluate(THIN_OUT)
     page.evaluate(AXE)
     found = []

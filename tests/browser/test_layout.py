@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from reader import DESKTOP, PHONE, TABLET, set_theme
+from reader import DESKTOP, PHONE, TABLET, set_theme, unfold
 
 # Elements that stick out of the page and are not inside a box of their own that scrolls; and boxes that
 # scroll sideways which a keyboard cannot reach.
@@ -37,6 +37,7 @@ OVERFLOW = """() => {
 @pytest.mark.parametrize("width", [PHONE, TABLET, DESKTOP])
 def test_nothing_overflows(visit, name, width):
     page = visit(name, width)
+    unfold(page)
     page.wait_for_timeout(400)  # the theme looks for boxes that scroll
     assert page.evaluate(OVERFLOW) == []
 
@@ -91,7 +92,7 @@ FIGURES = "article figure img, article .cell_output img, article .figure-scroll 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_figures_are_legible(visit, name, theme):
     page = visit(name, theme=theme)
-    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    unfold(page)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     paper = luminance(np.array([int(part) for part in paper[4:-1].split(",")]))
     faults = []
@@ -115,7 +116,7 @@ def test_figures_are_legible(visit, name, theme):
 
 def test_one_figure_of_each_pair_is_shown(visit, name):
     page = visit(name)
-    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    unfold(page)
     pairs = page.locator("article .figure-scroll:visible").all()
     for theme in ("light", "dark"):
         set_theme(page, theme)
