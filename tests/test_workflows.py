@@ -85,9 +85,9 @@ def test_publishing():
     only_main = "github.ref == 'refs/heads/main'"
     assert deploy["needs"] == "build" and deploy["if"] == only_main
     commands = [step.get("run", "") for step in build["steps"]]
-    built, checked, browsed = (
+    built, checked, browsed, printed = (
         next(i for i, command in enumerate(commands) if part in command)
-        for part in ("make book", "tests/check_site.py", ".ci/browser")
+        for part in ("make book", "tests/check_site.py", ".ci/browser", "make pdf")
     )
     uploads = {
         step["uses"].partition("@")[0]: (i, step["if"])
@@ -95,7 +95,7 @@ def test_publishing():
         if "upload" in step.get("uses", "")
     }
     pages, preview = uploads["actions/upload-pages-artifact"], uploads["actions/upload-artifact"]
-    assert built < checked < browsed < pages[0], "published before it was checked"
+    assert built < checked < browsed < printed < pages[0], "published before it was checked"
     assert pages[1] == only_main
     assert built < preview[0] < browsed, (
         "a page that fails the browser's tests must still be there to look at"
