@@ -30,8 +30,9 @@ def drop_repeated_ids(app: Sphinx, doctree: nodes.document, docname: str) -> Non
         section["ids"] = [i for i in section["ids"] if i not in ("exercise-content", "solution-content")]
 
 
-def name_sidebar(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Wrap the theme's function that writes the sidebar."""
+def repair_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Wrap the theme's function that writes the sidebar, and take a role away that ARIA has given up."""
+    context["body"] = context.get("body", "").replace(' role="doc-biblioentry"', "")
     write = context["generate_toctree_html"]
     context["generate_toctree_html"] = lambda *args, **options: name_arrows(str(write(*args, **options)))
 
@@ -40,5 +41,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.add_js_file(None, body=LOOK_AGAIN)
     app.connect("doctree-resolved", drop_repeated_ids)
-    app.connect("html-page-context", name_sidebar, priority=900)  # after the theme has put it there
+    app.connect("html-page-context", repair_page, priority=900)  # after the theme has put it there
     return {"parallel_read_safe": True, "parallel_write_safe": True}
