@@ -343,8 +343,12 @@ def plot_pictures(
     with style():
         columns = min(columns, len(pictures))
         rows = -(-len(pictures) // columns)
-        size = (min(7.5, 2.6 * columns), 2.3 * rows)
-        fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+        shapes = [np.shape(p)[-2:] if len(p) in (1, 3) else np.shape(p)[:2] for p in pictures[:columns]]
+        ratios = [width / height for height, width in shapes]  # so that pictures in a row have one height
+        height = min(1.75, (7.5 - 0.15 * columns) / sum(ratios))  # of a picture, inches
+        size = (height * sum(ratios) + 0.15 * columns, (height + 0.55) * rows)
+        grid = {"width_ratios": ratios}
+        fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, gridspec_kw=grid)
         fig.get_layout_engine().set(hspace=0.1)  # a title belongs to the picture below it
         for ax in axes.flat[len(pictures) :]:
             ax.set_visible(False)

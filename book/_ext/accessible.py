@@ -30,6 +30,16 @@ def drop_repeated_ids(app: Sphinx, doctree: nodes.document, docname: str) -> Non
         section["ids"] = [i for i in section["ids"] if i not in ("exercise-content", "solution-content")]
 
 
+def part_link_from_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Move the space between "Solution to" and the exercise's name out of the link, which would underline it."""
+    for title in doctree.findall(nodes.title):
+        for link in title.findall(nodes.reference):
+            text = next(link.findall(nodes.Text), None)
+            if text and text.startswith(" "):
+                text.parent.replace(text, nodes.Text(text.lstrip()))
+                link.parent.insert(link.parent.index(link), nodes.Text(" "))
+
+
 def repair_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
     """Wrap the theme's function that writes the sidebar, and take a role away that ARIA has given up."""
     context["body"] = context.get("body", "").replace(' role="doc-biblioentry"', "")
@@ -41,5 +51,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.add_js_file(None, body=LOOK_AGAIN)
     app.connect("doctree-resolved", drop_repeated_ids)
+    app.connect("doctree-resolved", part_link_from_words)
     app.connect("html-page-context", repair_page, priority=900)  # after the theme has put it there
     return {"parallel_read_safe": True, "parallel_write_safe": True}

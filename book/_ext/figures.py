@@ -18,6 +18,18 @@ from recdqn.plots import CREATOR, dark
 
 LEAST = 0.78  # of a figure's width: below it, its smallest letters cannot be read
 
+# Paper is white: a dark page and its figures are printed in their light version.
+PRINT_LIGHT = """{
+  const {dataset} = document.documentElement;
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme = dataset.theme;
+    dataset.theme = "light";
+    for (const image of document.images) image.loading = "eager";
+  });
+  addEventListener("afterprint", () => { dataset.theme = theme; });
+}"""
+
 
 def visit_image(self: HTML5Translator, node: nodes.image) -> None:
     """Write a figure as two images; leave every other image to the theme."""
@@ -74,6 +86,7 @@ def images(light: str, dark: str, alt: str, width: int, height: int) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Take over how HTML pages write images."""
+    """Take over how HTML pages write images, and how they are printed."""
+    app.add_js_file(None, body=PRINT_LIGHT)
     app.add_node(nodes.image, override=True, html=(visit_image, depart_image))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
