@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import matplotlib.pyplot as plt
 import pytest
 from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from recdqn import plots
 
@@ -50,8 +51,9 @@ def site(tmp_path_factory):
     (source / "index.rst").write_text(PAGE, encoding="utf-8")
     out = source / "_build"
     options = {"extensions": ["figures"], "html_theme": "basic"}
-    app = Sphinx(source, None, out, out / "tree", "html", options, warningiserror=True, status=None)
-    app.build()
+    with patch_docutils(), docutils_namespace():
+        app = Sphinx(source, None, out, out / "tree", "html", options, warningiserror=True, status=None)
+        app.build()
     assert app.statuscode == 0
     return out
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "book" / "_ext"
@@ -159,16 +160,10 @@ def test_sphinx_builds_pages_with_both(tmp_path, monkeypatch):
     (source / "deep").mkdir(parents=True)
     (source / "index.rst").write_text("Title\n=====\n\n.. episode-player::\n\n.. toctree::\n\n   deep/page\n")
     (source / "deep" / "page.rst").write_text("Page\n====\n\n.. step-mdp-stepper::\n\n.. episode-player::\n")
-    Sphinx(
-        source,
-        None,
-        tmp_path / "html",
-        tmp_path / "trees",
-        "html",
-        confoverrides={"extensions": ["player", "stepper"]},
-        status=None,
-        warningiserror=True,
-    ).build()
+    folders = [source, None, tmp_path / "html", tmp_path / "trees"]
+    extensions = {"extensions": ["player", "stepper"]}
+    with patch_docutils(), docutils_namespace():
+        Sphinx(*folders, "html", confoverrides=extensions, status=None, warningiserror=True).build()
     deep = (tmp_path / "html" / "deep" / "page.html").read_text(encoding="utf-8")
     assert stepper.markup(STEPS) in deep and player.markup(EPISODE, "../") in deep
     assert player.markup(EPISODE, "") in (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
