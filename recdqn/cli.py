@@ -43,7 +43,7 @@ def train(
         logger: also write the metrics with one of TorchRL's loggers, into the same folder.
         device: cpu, or cuda where there is a GPU; cpu if not given.
         save_seconds: seconds between two checkpoints; 60 if not given.
-        resume: the folder of a run to go on with; all it needs is there. With --frames, it may train longer.
+        resume: the folder of a run to go on with; all it needs is there. More frames let it train longer.
     """
     if resume is not None:
         given = {"PRESET": preset, "--seed": seed, "--out": out, "--device": device}

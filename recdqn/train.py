@@ -249,7 +249,7 @@ def _train(cfg: Config, out: Path | None, logger: str | None, progress: bool, re
                         break  # it was stopped; it comes again when the run goes on
                     at.seconds, at.solved = time.perf_counter() - begun, run.final is not None
                     row = at.evaluated(result, cfg.train.max_grad_norm, exploration.eps.item())
-                    bar.set_postfix({"return": f"{result.mean:.0f}", "loss": f"{row['loss']:.2g}"})
+                    bar.set_postfix({"return": f"{result.mean:.3g}", "loss": f"{row['loss']:.2g}"})
                     _log(log, row)
                     if out is not None:
                         save_checkpoint(out, run)
