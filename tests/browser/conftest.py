@@ -2,7 +2,19 @@
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from reader import BROWSER, DESKTOP, FLAGS, SITE, chapters, missing, new_context, pages, settle
+from reader import (
+    BROWSER,
+    DESKTOP,
+    FLAGS,
+    SITE,
+    chapters,
+    looked,
+    missing,
+    new_context,
+    pages,
+    pictured,
+    settle,
+)
 from serve import serving
 
 
@@ -12,8 +24,9 @@ def pytest_configure():
 
 
 def pytest_generate_tests(metafunc):
-    """A test with the argument `name` runs for every page, one with `chapter` for every chapter."""
-    for argument, names in (("name", pages), ("chapter", chapters)):
+    """A test runs for every page that its argument stands for."""
+    arguments = {"name": pages, "looked_at": looked, "pictured_page": pictured, "chapter": chapters}
+    for argument, names in arguments.items():
         if argument in metafunc.fixturenames:
             metafunc.parametrize(argument, names())
 

@@ -45,6 +45,17 @@ def chapters() -> list[str]:
     return [name for name in pages() if name.startswith("chapters/")]
 
 
+def looked() -> list[str]:
+    """The pages to look at closely: of the package's sources, which are all made alike, only the first."""
+    sources = [name for name in pages() if name.startswith("_modules/recdqn/")]
+    return [name for name in pages() if name not in sources[1:]]
+
+
+def pictured() -> list[str]:
+    """The pages with figures, each of which is there in two versions."""
+    return [name for name in pages() if "only-light" in (SITE / name).read_text(encoding="utf-8")]
+
+
 def new_context(browser: Browser, width: int = DESKTOP, theme: str = "light") -> BrowserContext:
     """A reader's browser: a window of this width, and what the theme switch was left at."""
     context = browser.new_context(

@@ -26,8 +26,8 @@ RUN = """async tags => {
 }"""
 
 
-def test_axe(visit, name):
-    page = visit(name)
+def test_axe(visit, looked_at):
+    page = visit(looked_at)
     unfold(page)
     page.evaluate(THIN_OUT)
     page.evaluate(AXE)
