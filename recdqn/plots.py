@@ -582,7 +582,7 @@ def seed_curves(
         names = {"frames": "environment steps", "minutes": "minutes of wall-clock time"}
         ax.set(xlabel=names[axis], ylabel="IQM of the mean return")
         _draw_solved(ax)
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), labelspacing=1.0)
+        fig.legend(loc="outside upper left", ncols=3)
     return fig
 
 

@@ -1,6 +1,6 @@
 """Small repairs of the site's markup."""
 
-from accessible import drop_repeated_ids, name_arrows
+from accessible import drop_repeated_ids, name_arrows, part_link_from_words
 from docutils import nodes
 
 
@@ -23,3 +23,13 @@ def test_repeated_ids_go_and_others_stay():
     document += page
     drop_repeated_ids(None, document, "a-page")
     assert [section["ids"] for section in document.findall(nodes.section)] == [["a-page"], [], ["mine"]]
+
+
+def test_the_space_before_the_name_of_an_exercise_is_not_part_of_the_link():
+    link = nodes.reference("", "", nodes.Text(" Exercise 1.1"), nodes.Text(" (A name)"), refid="ex")
+    document = nodes.document(None, None)
+    document += nodes.title("", "", nodes.Text("Solution to"), link)
+    part_link_from_words(None, document, "a-page")
+    title = document[0]
+    assert title.astext() == "Solution to Exercise 1.1 (A name)"
+    assert title.next_node(nodes.reference).astext() == "Exercise 1.1 (A name)"

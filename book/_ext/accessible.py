@@ -31,7 +31,7 @@ def drop_repeated_ids(app: Sphinx, doctree: nodes.document, docname: str) -> Non
 
 
 def part_link_from_words(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Move the space before the name of a solution's exercise out of the link, which would underline it."""
+    """Move the space behind "Solution to" out of the link, which would underline it."""
     for title in doctree.findall(nodes.title):
         for link in title.findall(nodes.reference):
             text = next(link.findall(nodes.Text), None)

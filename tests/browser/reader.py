@@ -53,7 +53,7 @@ def looked() -> list[str]:
 
 def pictured() -> list[str]:
     """The pages with figures, each of which is there in two versions."""
-    return [name for name in pages() if "only-light" in (SITE / name).read_text(encoding="utf-8")]
+    return [name for name in pages() if "figure-scroll" in (SITE / name).read_text(encoding="utf-8")]
 
 
 def new_context(browser: Browser, width: int = DESKTOP, theme: str = "light") -> BrowserContext:
