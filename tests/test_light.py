@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydata_sphinx_theme
 import pytest
+import tinycss2
 from fontTools.ttLib import TTFont
 from light import icons, names_in_page, names_in_script, purge
 
@@ -43,6 +44,13 @@ def test_an_animation_stays_with_its_user():
     css = "@keyframes turn{from{a:b}to{a:c}} .gone{animation:turn 1s} .here{animation:%s 1s}"
     assert "@keyframes turn" in purge(css % "turn", {"here"})
     assert "@keyframes" not in purge(css % "other", {"here"})
+
+
+def test_our_own_rules_are_whole():
+    sheet = Path(__file__).parents[1] / "book" / "_static" / "custom.css"
+    rules = tinycss2.parse_stylesheet(sheet.read_text(encoding="utf-8"), True, True)
+    parts = [part for rule in rules for part in (rule, *(getattr(rule, "prelude", None) or []))]
+    assert [f"line {part.source_line}: {part.message}" for part in parts if part.type == "error"] == []
 
 
 def test_names():
