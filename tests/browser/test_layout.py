@@ -128,3 +128,28 @@ def test_one_figure_of_each_pair_is_shown(visit, pictured_page):
             shown = [image.get_attribute("class") for image in pair.locator("img:visible").all()]
             assert shown == [f"only-{theme}"]
             assert len(pair.locator("img").all()) == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_without_scripts_a_page_is_whole_and_light(browser, address, chapter, scheme):
+    context = browser.new_context(java_script_enabled=False, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(address + chapter)
+    shown = page.locator("article .figure-scroll img:visible").all()
+    assert {image.get_attribute("class") for image in shown} == {"only-light"}
+    assert len(shown) == page.locator("article .figure-scroll:visible").count() > 0
+    border = page.locator("#pst-primary-sidebar").evaluate("e => getComputedStyle(e).borderRightColor")
+    ink = page.locator("article h1").evaluate("e => getComputedStyle(e).color")
+    assert border != ink, "the theme's colours are not set"
+    assert page.locator("article math").count() == page.locator("article math:visible, details math").count()
+    context.close()
+
+
+def test_theme_is_there_before_any_script_file(browser, address):
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme)
+        context.route("**/*.js*", lambda route: route.abort())
+        page = context.new_page()
+        page.goto(address + "intro.html")
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        context.close()
