@@ -40,9 +40,18 @@ def part_link_from_words(app: Sphinx, doctree: nodes.document, docname: str) -> 
                 link.parent.insert(link.parent.index(link), nodes.Text(" "))
 
 
+def right_lists(html: str) -> str:
+    """Call the entries of the bibliography what their list must hold, and put a list below its own entry.
+
+    docutils gives them a role that ARIA has given up; ``sphinx.ext.viewcode`` puts lists between entries.
+    """
+    html = html.replace(' role="doc-biblioentry"', ' role="listitem"')
+    return html.replace("</a></li>\n<ul>", "</a><ul>").replace("</ul><li>", "</ul></li><li>")
+
+
 def repair_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Wrap the theme's function that writes the sidebar, and take a role away that ARIA has given up."""
-    context["body"] = context.get("body", "").replace(' role="doc-biblioentry"', "")
+    """Mend the lists of a page, and wrap the theme's function that writes the sidebar."""
+    context["body"] = right_lists(context.get("body", ""))
     write = context["generate_toctree_html"]
     context["generate_toctree_html"] = lambda *args, **options: name_arrows(str(write(*args, **options)))
 
