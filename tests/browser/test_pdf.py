@@ -1,16 +1,13 @@
 """The whole site in one PDF: a site of two pages, printed by a real browser."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pypdf
 import pytest
 
-pypdf = pytest.importorskip("pypdf")  # of the extra `browser`
-pytest.importorskip("playwright")
-
-PDF = Path(__file__).parents[1] / "publish" / "pdf.py"
+PDF = Path(__file__).parents[2] / "publish" / "pdf.py"
 HOME = "https://book.example/"
 PAGE = """<html><head><link rel="canonical" href="{home}{name}.html"></head><body><main>
 <h1>{title}<a class="headerlink" href="#far">#</a></h1>{body}</main></body></html>"""
@@ -38,7 +35,6 @@ def make(site):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
 def test_two_pages(site):
     done = make(site)
     assert (done.returncode, done.stderr) == (0, "")
