@@ -26,7 +26,7 @@ test: $(STAMP)
 
 # The built site in a real browser: `make book` comes first.
 browser: .venv/.browser
-	$(BIN)/pytest tests/browser
+	$(BIN)/pytest -n 2 --dist loadfile tests/browser
 
 lighthouse: .venv/.browser
 	cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund
