@@ -51,6 +51,7 @@ def test_our_own_rules_are_whole():
     rules = tinycss2.parse_stylesheet(sheet.read_text(encoding="utf-8"), True, True)
     parts = [part for rule in rules for part in (rule, *(getattr(rule, "prelude", None) or []))]
     assert [f"line {part.source_line}: {part.message}" for part in parts if part.type == "error"] == []
+    assert [rule.source_line for rule in rules if not tinycss2.serialize(rule.content).strip()] == []
 
 
 def test_names():

@@ -70,14 +70,13 @@ def new_context(browser: Browser, width: int = DESKTOP, theme: str = "light") ->
 
 
 def settle(page: Page) -> None:
-    """Wait until formulas, fonts and pictures are there, also those that wait for the reader to scroll."""
+    """Wait until fonts and pictures are there, also those that wait for the reader to scroll."""
     page.evaluate(
         """async () => {
           const images = [...document.images];
           images.forEach(image => { image.loading = 'eager'; });
           await Promise.all(images.map(image => image.decode().catch(() => null)));
           await document.fonts.ready;
-          if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
         }"""
     )
 
