@@ -30,7 +30,7 @@ browser: .venv/.browser
 
 lighthouse: .venv/.browser
 	cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund
-	$(BIN)/python tests/browser/lighthouse.py
+	$(BIN)/python publish/lighthouse.py
 
 # The whole built site in one file; needs an installed Chromium.
 pdf: .venv/.browser
@@ -46,6 +46,8 @@ links: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 bench: $(STAMP)
 	$(BIN)/python -c 'import sb3_contrib' 2>/dev/null || $(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
@@ -59,8 +61,8 @@ results: $(STAMP)
 	for seed in 0 1 2 3 4; do rm -rf results/pixel-cartpole/seed-$$seed && \
 	  $(BIN)/recdqn train pixel-cartpole --seed $$seed --out results/pixel-cartpole/seed-$$seed || exit 1; done
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
-	$(BIN)/python -m recdqn.player results/pixel-cartpole/seed-0
-	$(BIN)/python -m recdqn.results README.md
+	$(BIN)/python -m recdqn.book.player results/pixel-cartpole/seed-0
+	$(BIN)/python -m recdqn.book.recorded README.md
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

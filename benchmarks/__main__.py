@@ -19,8 +19,8 @@ import tyro
 
 from benchmarks import buffer, masked, pictures, stop
 from benchmarks.harness import Row, table
-from recdqn.checkpoint import manifest
-from recdqn.results import RESULTS
+from recdqn.book.recorded import RESULTS
+from recdqn.run.state import manifest
 
 ROWS: dict[str, Callable[[], Row]] = {
     "pixel-env": pictures.pixel_env,

@@ -18,7 +18,7 @@ from benchmarks import plain
 from benchmarks.harness import Row, seconds_by_turns
 from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.config import ENV_ID
-from recdqn.evaluate import EVAL_SEED, Evaluation
+from recdqn.evaluation import EVAL_SEED, Evaluation
 
 PRESET = "masked-cartpole"
 
@@ -86,9 +86,9 @@ def loop_row(frames: int = 6_400, repeats: int = 3) -> Row:
     )
 
 
-def train_without_evaluation(cfg: Config) -> recdqn.train.Run:
-    """Run :func:`recdqn.train` with evaluations that return at once."""
-    module = importlib.import_module("recdqn.train")  # recdqn.train is the function
+def train_without_evaluation(cfg: Config) -> recdqn.training.Run:
+    """Run :func:`recdqn.training` with evaluations that return at once."""
+    module = importlib.import_module("recdqn.training")  # recdqn.training is the function
     with mock.patch.object(module, "evaluate", lambda *_, **__: Evaluation((0.0,), (1,))):
         return module.train(cfg, progress=False)
 

@@ -19,8 +19,8 @@ from torchrl.objectives import SoftUpdate
 from benchmarks import classic
 from benchmarks.harness import Row, seconds_by_turns
 from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn.book.recorded import recorded_runs
 from recdqn.loss import make_loss
-from recdqn.results import recorded_runs
 
 PRESET = "pixel-cartpole"
 CLASSIC = "classic pipeline"

@@ -1,6 +1,6 @@
 """The floor: masked CartPole trained by a plain PyTorch loop, without TorchRL and without tensordict.
 
-:func:`train` does what :func:`recdqn.train` does with the preset ``"masked-cartpole"``: the same networks,
+:func:`train` does what :func:`recdqn.training` does with the preset ``"masked-cartpole"``: the same networks,
 first values, random actions, buffer, slices, targets, optimiser, running average, and numbers of frames and
 updates. It never evaluates; ``python -m benchmarks.plain SEED`` does, with the preset's rule for stopping. So
 it was checked that it learns: seeds 0, 1 and 2 were solved after 16,000, 43,200 and 38,400 frames, the
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from recdqn.config import ENV_ID, Config, EnvConfig
-from recdqn.evaluate import EVAL_SEED
+from recdqn.evaluation import EVAL_SEED
 
 VISIBLE = list(EnvConfig().visible)  # of CartPole's four numbers
 State = tuple[Tensor, Tensor]  # h and c of the LSTM, [1, rows, hidden] each

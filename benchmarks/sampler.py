@@ -10,7 +10,7 @@ from unittest import mock
 from torchrl.data import SliceSampler
 
 from recdqn import Config, train
-from recdqn.results import RESULTS
+from recdqn.book.recorded import RESULTS
 
 if __name__ == "__main__":
     seed = int(sys.argv[1])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness import Row
 from recdqn import Config, train
-from recdqn.checkpoint import CHECKPOINTS
+from recdqn.run.state import CHECKPOINTS
 
 
 def stop_row(preset: str = "pixel-cartpole", after: int | None = None) -> Row:

@@ -1,22 +1,38 @@
-"""recdqn: recurrent DQN with TorchRL; the package behind the book, one module per chapter."""
+"""recdqn: recurrent DQN with TorchRL; the package behind the book."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from recdqn.checkpoint import load_checkpoint, save_checkpoint
-from recdqn.config import Config, Profile
-from recdqn.envs import make_env
-from recdqn.evaluate import evaluate
-from recdqn.loss import RecurrentDQNLoss
-from recdqn.policy import make_policy
-from recdqn.replay import make_collector, make_replay_buffer
-from recdqn.train import resume, train
-
 if TYPE_CHECKING:
+    from recdqn.collect import make_collector
+    from recdqn.config import Config
     from recdqn.doctor import diagnose
+    from recdqn.envs import make_env
+    from recdqn.evaluation import evaluate
+    from recdqn.loss import RecurrentDQNLoss
+    from recdqn.policy import make_policy
+    from recdqn.replay import make_replay_buffer
+    from recdqn.run.state import load_checkpoint, save_checkpoint
+    from recdqn.training import resume, train
+
+# The module of each public name, loaded when the name is first used: PyTorch and TorchRL take seconds.
+_MODULES = {
+    "Config": "recdqn.config",
+    "RecurrentDQNLoss": "recdqn.loss",
+    "diagnose": "recdqn.doctor",
+    "evaluate": "recdqn.evaluation",
+    "load_checkpoint": "recdqn.run.state",
+    "make_collector": "recdqn.collect",
+    "make_env": "recdqn.envs",
+    "make_policy": "recdqn.policy",
+    "make_replay_buffer": "recdqn.replay",
+    "resume": "recdqn.training",
+    "save_checkpoint": "recdqn.run.state",
+    "train": "recdqn.training",
+}
 
 __all__ = [
     "Config",
-    "Profile",
     "RecurrentDQNLoss",
     "diagnose",
     "evaluate",
@@ -32,9 +48,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the doctor when it is asked for: training does without it."""
-    if name == "diagnose":
-        from recdqn.doctor import diagnose
+    """Load a public name at its first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return value
 
-        return diagnose
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -16,10 +16,11 @@ from typing import Literal
 import tyro
 
 import recdqn
-from recdqn.config import PRESETS, UserError
-from recdqn.evaluate import film
-from recdqn.interrupt import Stopped
-from recdqn.results import mean_return
+from recdqn.book.recorded import mean_return
+from recdqn.config import PRESETS
+from recdqn.errors import UserError
+from recdqn.film import film
+from recdqn.run.signals import Stopped
 
 
 def train(

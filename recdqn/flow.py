@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrl.envs.common import EnvBase
 from torchrl.modules import GRUModule, LSTMModule
 
-from recdqn.config import ConfigError, UserError
+from recdqn.errors import ConfigError, UserError
 
 BEFORE, POLICY, STEP, MOVE, RESET = (
     "before the policy",

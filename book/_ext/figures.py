@@ -1,4 +1,4 @@
-"""Show each figure of ``recdqn.plots`` in two versions: as it is on light pages, recoloured on dark ones.
+"""Show each figure of ``recdqn.book.plots`` in two versions: for light and for dark pages.
 
 Both are in the page, lazily loaded; the theme hides one, and a browser does not fetch what is hidden. Where
 the page is narrower than the text in a figure can bear, the figure scrolls sideways.
@@ -14,7 +14,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
-from recdqn.plots import CREATOR, dark
+from recdqn.book.plots import CREATOR, dark
 
 LEAST = 0.78  # of a figure's width: below it, its smallest letters cannot be read
 
@@ -57,7 +57,7 @@ def depart_image(self: HTML5Translator, node: nodes.image) -> None:
 
 
 def is_figure(svg: str) -> bool:
-    """Whether ``svg`` was drawn by ``recdqn.plots``."""
+    """Whether ``svg`` was drawn by ``recdqn.book.plots``."""
     return f"<dc:title>{CREATOR}<" in svg[:2000]
 
 

@@ -1,7 +1,7 @@
 """The directive ``episode-player``: an episode of the pixel agent, with what it remembers at every step.
 
 It shows ``results/episode.json`` and the pictures in ``book/_static/episode.png``, which
-``python -m recdqn.player`` recorded. Without JavaScript there is the film that ``recdqn watch`` made instead.
+``python -m recdqn.book.player`` recorded. Without JavaScript the film of ``recdqn watch`` is shown.
 
 For tests and styles, in the page:
 

@@ -1,7 +1,7 @@
 """The directive ``step-mdp-stepper``: what every call of a step does to a TensorDict, one moment at a time.
 
-It shows ``results/step-mdp.json``, which ``python -m recdqn.player`` recorded. Every moment is a table in the
-page, so nothing is lost without JavaScript; the script shows one table at a time.
+It shows ``results/step-mdp.json``, which ``python -m recdqn.book.player`` recorded. Every moment is a table
+in the page, so nothing is lost without JavaScript; the script shows one table at a time.
 
 For tests and styles, in the page:
 
@@ -10,7 +10,7 @@ For tests and styles, in the page:
 - ``button[data-go]`` is ``previous`` or ``next``; ``input[data-choose]`` is ``wiring`` or ``step``.
 - ``.stepper-panel`` has the same three, and is hidden unless it is shown. In it,
   ``td[data-place][data-key]`` has ``data-value`` (JSON, ``null`` where there is no entry) and ``data-mark``
-  (see ``recdqn.player.marks``).
+  (see ``recdqn.book.player.marks``).
 - ``[role=status]`` is what is said of the moment.
 """
 

@@ -15,10 +15,10 @@ from torch import nn
 from torchrl.data import ReplayBuffer
 from torchrl.envs.common import EnvBase
 
-from recdqn.config import UserError
 from recdqn.doctor.bugs import BUGS, Bug, Finding, Report
 from recdqn.doctor.checks import CHECKS
 from recdqn.doctor.patient import Patient, Skip, nothing_changed
+from recdqn.errors import UserError
 
 __all__ = ["BUGS", "Bug", "Finding", "Report", "diagnose"]
 

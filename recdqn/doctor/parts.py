@@ -8,12 +8,13 @@ from typing import Any
 
 from torchrl.objectives import SoftUpdate
 
-from recdqn.checkpoint import load_checkpoint
-from recdqn.config import UserError
+from recdqn.collect import make_collector
 from recdqn.envs import make_env
+from recdqn.errors import UserError
 from recdqn.loss import make_loss
 from recdqn.policy import make_policy
-from recdqn.replay import make_collector, make_replay_buffer
+from recdqn.replay import make_replay_buffer
+from recdqn.run.state import load_checkpoint
 
 PARTS = ("env", "policy", "buffer", "batch", "loss")
 COLLECTIONS = 8  # that a saved policy plays to fill a buffer

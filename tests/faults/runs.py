@@ -12,8 +12,8 @@ import gymnasium as gym
 import torch
 
 from recdqn import cli, resume, train
-from recdqn.config import UserError
-from recdqn.interrupt import Stopped
+from recdqn.errors import UserError
+from recdqn.run.signals import Stopped
 
 context = get_context("forkserver")
 context.set_forkserver_preload(["recdqn.cli"])

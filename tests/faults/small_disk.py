@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from recdqn import Config, resume, train
-from recdqn.checkpoint import Checkpoints
-from recdqn.config import UserError
+from recdqn.errors import UserError
+from recdqn.run.state import Checkpoints
 
 torch.set_num_threads(1)
 disk, how = Path(sys.argv[1]), sys.argv[2]

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recdqn import Config, train
-from recdqn.config import ConfigError
+from recdqn.errors import ConfigError
 
 # The largest values that are drawn where larger ones would only take longer.
 CAPS = {

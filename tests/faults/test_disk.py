@@ -16,7 +16,7 @@ import torch
 from runs import fresh, start
 
 from recdqn import make_env, make_policy, resume, train
-from recdqn.config import UserError
+from recdqn.errors import UserError
 from recdqn.replay import claim, stored_bytes
 
 MEGABYTE = 1_000_000

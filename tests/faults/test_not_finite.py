@@ -10,9 +10,9 @@ from torchrl.data import TensorDictReplayBuffer
 from torchrl.objectives import SoftUpdate
 
 from recdqn import load_checkpoint, make_env, make_policy, train
-from recdqn.envs import Game
+from recdqn.envs.replayable import Game
+from recdqn.errors import NotFinite
 from recdqn.loss import RecurrentDQNLoss, make_loss
-from recdqn.replay import NotFinite
 
 
 def spoil_batches(monkeypatch, key, value, after):

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from runs import command, fresh, go_on, hang, start
 
 from recdqn import Config, load_checkpoint, resume, train
-from recdqn.checkpoint import Checkpoints
-from recdqn.config import UserError
-from recdqn.games import Game
-from recdqn.guard import Workers
-from recdqn.interrupt import Stopped
+from recdqn.envs.processes import Workers
+from recdqn.envs.replayable import Game
+from recdqn.errors import UserError
 from recdqn.loss import RecurrentDQNLoss
+from recdqn.run.signals import Stopped
+from recdqn.run.state import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def parts_seconds(out):
 
 
 def test_an_evaluation_is_broken_off_and_comes_again(short, whole, tmp_path, monkeypatch):
-    training, played = sys.modules["recdqn.train"], []
+    training, played = sys.modules["recdqn.training"], []
     evaluate = training.evaluate
 
     def stop(*args, **kwargs):
@@ -266,7 +266,7 @@ def test_patience_ends_where_saving_begins(short, whole, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return forward(self, batch)
 
-    monkeypatch.setattr("recdqn.interrupt.PATIENCE", 0.25)
+    monkeypatch.setattr("recdqn.run.signals.PATIENCE", 0.25)
     monkeypatch.setattr(Checkpoints, "save", slow)
     monkeypatch.setattr(RecurrentDQNLoss, "forward", stop)
     with pytest.raises(Stopped, match="^stopped after 128 frames; go on by"):

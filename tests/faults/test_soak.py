@@ -26,7 +26,7 @@ def used():
 
 def soak(cfg, out):
     """Train, and write down what is used before every evaluation."""
-    training = sys.modules["recdqn.train"]
+    training = sys.modules["recdqn.training"]
     evaluate, found = training._evaluate, {}
 
     def watched(run, number):

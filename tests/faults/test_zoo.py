@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from tensordict.nn import TensorDictModule
 
 from recdqn import Config, evaluate, make_env, make_policy, train
-from recdqn.config import ConfigError, EnvConfig, UserError
+from recdqn.config import EnvConfig
 from recdqn.envs import SmallPictures
-from recdqn.evaluate import film
-from recdqn.guard import WrongObservation
+from recdqn.envs.checked import WrongObservation
+from recdqn.errors import ConfigError, UserError
+from recdqn.film import film
 
 LIMIT = 30  # environment steps
 PLAIN = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0, "max_steps": LIMIT}

@@ -1,0 +1,150 @@
+"""Check a built book: pages, failed cells, alt text, what is loaded from elsewhere, and secrets.
+
+Every entry of the contents has a page, no cell failed, every picture has alt text, a browser loads nothing
+from another host (but what an integrity hash pins), and no file holds what looks like a password or a key.
+
+Run as ``python publish/check_site.py book/_toc.yml _build/html``; it prints a line for each problem.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import yaml
+
+# How a failed cell shows: the traceback itself, and the class myst-nb puts around an error output. Text in a
+# page may speak of tracebacks, hence the whole first line of one.
+FAILURE_MARKS = ("Traceback (most recent call last)", 'class="output traceback')
+
+ELSEWHERE = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)  # how an address on another host begins
+IN_STYLE = re.compile(r"""(?:@import\s*|url\(\s*)["']?\s*((?:https?:)?//[^"')\s;]+)""", re.IGNORECASE)
+IN_SCRIPT = re.compile(r"""(?:https?:)?//[^\s"'`<>]+\.(?:m?js|css)\b""", re.IGNORECASE)
+# A <link> of these relations waits for the reader; for any other a browser calls on the host at once.
+UNFETCHED_LINKS = {"alternate", "author", "canonical", "help", "index", "license", "next", "prev", "search"}
+
+SECRETS = {
+    "an AWS key": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "a GitHub token": rb"\b(?:gh[opsur]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22,})",
+    "a private key": rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY",
+    "a Slack token": rb"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+    "an API key": rb"\bsk-[A-Za-z0-9_-]{20,}",
+    "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}",
+    "an assigned secret": rb"(?i)(?:api_?key|password|secret|token)[\"']?\s*[:=]\s*[\"'][\w+/-]{20,}=*[\"']",
+}
+
+
+def toc_documents(node: object) -> Iterator[str]:
+    """Every document named anywhere in a table of contents: the root, chapters and nested sections."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("root", "file"):
+                yield value
+            else:
+                yield from toc_documents(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from toc_documents(item)
+
+
+class Images(HTMLParser):
+    """Collects images without alt text; for a cell's figure without one Sphinx puts the file's path."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.without_alt: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at one tag."""
+        if tag == "img":
+            given = dict(attrs)
+            alt, source = (given.get("alt") or "").strip(), given.get("src") or ""
+            if not alt or Path(alt).name == Path(source).name:
+                self.without_alt.append(source[:80])
+
+
+class Fetches(HTMLParser):
+    """Collects the addresses on other hosts that a browser would load for a page.
+
+    A script or style sheet may come from elsewhere if a hash pins it; the browser checks the hash only if the
+    tag has ``crossorigin`` as well.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elsewhere: list[str] = []
+        self.inside: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at one tag."""
+        self.inside = tag if tag in ("script", "style") else None
+        given = {name: value or "" for name, value in attrs}
+        addresses = [given[name] for name in ("src", "poster", "data") if name in given]
+        addresses += given.get("srcset", "").split(",")
+        if tag in ("image", "use") or (tag == "link" and set(given.get("rel", "").split()) - UNFETCHED_LINKS):
+            addresses.append(given.get("href", ""))
+        pinned = (
+            tag in ("script", "link")
+            and given.get("integrity", "").startswith("sha")
+            and "crossorigin" in given
+        )
+        if not pinned:
+            self.elsewhere += [address for address in addresses if ELSEWHERE.match(address)]
+        self.elsewhere += IN_STYLE.findall(given.get("style", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave a script or style."""
+        self.inside = None
+
+    def handle_data(self, data: str) -> None:
+        """Look at the text of a script or style."""
+        if self.inside == "script":
+            self.elsewhere += IN_SCRIPT.findall(data)
+        elif self.inside == "style":
+            self.elsewhere += IN_STYLE.findall(data)
+
+
+def problems(toc: Path, site: Path) -> list[str]:
+    """What is wrong with the site built from this table of contents, one line each."""
+    documents = list(toc_documents(yaml.safe_load(toc.read_text(encoding="utf-8"))))
+    if not documents:
+        return [f"{toc}: names no document"]
+    found = [f"{site / doc}.html: missing" for doc in documents if not (site / f"{doc}.html").is_file()]
+    for page in sorted(site.rglob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        found += [f"{page}: holds {mark!r}" for mark in FAILURE_MARKS if mark in text]
+        article = text.partition("<article")[2].partition("</article>")[0]  # leaves out the theme's own logo
+        found += [f"{page}: no alt text for {source}" for source in Images(article).without_alt]
+        found += [f"{page}: loads {address[:80]} from elsewhere" for address in Fetches(text).elsewhere]
+    for sheet in sorted(site.rglob("*.css")):
+        addresses = IN_STYLE.findall(sheet.read_text(encoding="utf-8"))
+        found += [f"{sheet}: loads {address[:80]} from elsewhere" for address in addresses]
+    for file in sorted(site.rglob("*")):
+        if file.is_file():
+            content = file.read_bytes()  # the line names no secret: it goes into a public log
+            found += [
+                f"{file}: holds {name}" for name, pattern in SECRETS.items() if re.search(pattern, content)
+            ]
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Print the problems of the site and return the exit status."""
+    if len(arguments) != 2:
+        print("usage: check_site.py TOC SITE", file=sys.stderr)
+        return 2
+    toc, site = map(Path, arguments)
+    if not toc.is_file() or not site.is_dir():
+        print(f"check_site: no file {toc} or no folder {site}: build the book first", file=sys.stderr)
+        return 2
+    found = problems(toc, site)
+    for line in found:
+        print(line, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,6 @@
+"""The recurrent policy and its encoders."""
+
+from recdqn.policy.encoders import Eyes, fold, has_bfloat16
+from recdqn.policy.policy import make_policy
+
+__all__ = ["Eyes", "fold", "has_bfloat16", "make_policy"]

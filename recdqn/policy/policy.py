@@ -1,0 +1,72 @@
+"""A policy that remembers (chapter 2): features, a recurrent layer, Q-values, exploration."""
+
+from __future__ import annotations
+
+import torch
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torch import nn
+from torchrl.envs import TransformedEnv
+from torchrl.modules import MLP, EGreedyModule, GRUModule, LSTMModule, QValueModule
+
+from recdqn.config import PolicyConfig
+from recdqn.policy.encoders import Eyes
+
+
+def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
+    """Build the policy for ``env``, fill its lazy parameters, and add its primer to ``env``.
+
+    The modules are, in order:
+
+    - features to ``"embed"`` (``[..., features]``): :class:`Eyes` for ``"pixels"``, one layer for
+      ``"observation"``;
+    - ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``), with a state of
+      ``[..., 1, hidden_size]``;
+    - ``MLP`` to ``"action_value"`` (``[..., actions]``), which starts near ``initial_value``;
+    - ``QValueModule`` to ``"action"``, as the action spec writes it, and ``"chosen_action_value"``;
+    - ``EGreedyModule``, which acts unless the exploration type is deterministic. Its ``step(frames)`` lowers
+      the share of random actions; nothing else does.
+
+    ``policy[:-1]`` is the value network that the loss trains; it shares its parameters with the policy. A
+    recurrent layer between features and values follows :cite:t:`hausknecht2015deep`.
+
+    The primer puts the recurrent state into every reset of ``env``. Without it the policy runs, and forgets.
+
+    Args:
+        cfg: cell, sizes, first values and exploration.
+        env: an environment from :func:`recdqn.envs.make_env`. It changes: a ``TensorDictPrimer`` is appended.
+
+    Returns:
+        The policy, on the CPU. It also fits environments of another batch size that have the primer.
+
+    Example:
+        >>> cfg = Config.preset("masked-cartpole")
+        >>> env = make_env(cfg.env)
+        >>> policy = make_policy(cfg.policy, env)
+        >>> env.rollout(3, policy)["action_value"].shape
+        torch.Size([8, 3, 2])
+    """
+    spec = env.action_spec_unbatched
+    if "pixels" in env.observation_spec.keys():
+        network = Eyes(cfg)
+        features = TensorDictModule(network, in_keys=["pixels"], out_keys=["embed"])
+    else:
+        network = MLP(
+            out_features=cfg.features, num_cells=[], activation_class=nn.Tanh, activate_last_layer=True
+        )
+        features = TensorDictModule(network, in_keys=["observation"], out_keys=["embed"])
+    with torch.no_grad():
+        width = features(env.fake_tensordict())["embed"].shape[-1]
+
+    cell = {"lstm": LSTMModule, "gru": GRUModule}[cfg.cell]
+    memory = cell(input_size=width, hidden_size=cfg.hidden_size, in_key="embed", out_key="memory")
+    env.append_transform(memory.make_tensordict_primer())
+
+    head = MLP(cfg.hidden_size, spec.shape[-1], num_cells=[cfg.head], activation_class=nn.ReLU)
+    nn.init.constant_(head[-1].bias, cfg.initial_value)
+    return TensorDictSequential(
+        features,
+        memory,
+        TensorDictModule(head, in_keys=["memory"], out_keys=["action_value"]),
+        QValueModule(spec=spec),
+        EGreedyModule(spec, eps_init=cfg.eps_start, eps_end=cfg.eps_end, annealing_num_steps=cfg.eps_frames),
+    )

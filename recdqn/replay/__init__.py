@@ -1,0 +1,19 @@
+"""Replay of slices: sampler, buffers, disk space."""
+
+from recdqn.replay.buffer import SliceReplayBuffer
+from recdqn.replay.disk import claim, stored_bytes
+from recdqn.replay.make import UNUSED, make_replay_buffer
+from recdqn.replay.pixels import PictureReplayBuffer
+from recdqn.replay.sampler import DONE, TRAJECTORY, StepUniformSliceSampler
+
+__all__ = [
+    "DONE",
+    "TRAJECTORY",
+    "UNUSED",
+    "PictureReplayBuffer",
+    "SliceReplayBuffer",
+    "StepUniformSliceSampler",
+    "claim",
+    "make_replay_buffer",
+    "stored_bytes",
+]

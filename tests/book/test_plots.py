@@ -1,0 +1,309 @@
+"""The figures show the numbers they are given."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+
+from recdqn import Config, make_env, make_policy
+from recdqn.book import plots
+from recdqn.book.recorded import learning_curve
+from recdqn.doctor import BUGS, Bug
+from recdqn.doctor.checks import CHECKS
+from recdqn.loss import Steps
+
+
+def linear(color):
+    """Red, green and blue light of a colour given as #rrggbb."""
+    parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
+def luminance(color):
+    """Relative luminance as WCAG 2 defines it."""
+    return linear(color) @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(a, b):
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def colours(svg):
+    """Every colour that an SVG text names outside of pictures."""
+    return {c.upper() for c in re.findall(r"#[0-9a-fA-F]{6}(?![\w.])", re.sub(r"base64,[^\"]+", "", svg))}
+
+
+@pytest.fixture(autouse=True)
+def figures_have_a_dark_twin():
+    """What a test has drawn uses colours that have partners, and text that can be read in both versions."""
+    yield
+    for number in plt.get_fignums():
+        figure = plt.figure(number)
+        assert colours(plots.svg(figure)) - set(plots.DARK) == set()
+        for text in figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text()):
+            color = to_hex(text.get_color()).upper()
+            assert contrast(color, plots.WHITE) >= 4.5, text
+            assert contrast(plots.DARK[color], plots.DARK[plots.WHITE]) >= 4.5, text
+    plt.close("all")
+
+
+PALE = {plots.WHITE, plots.PALE_BLUE, plots.PALE_ORANGE}  # grounds, on which text stands
+
+
+@pytest.mark.parametrize("color", plots.DARK)
+def test_colours_are_seen_in_both_versions(color):
+    if color in PALE:
+        assert contrast(color, plots.INK) >= 4.5
+        assert contrast(plots.DARK[color], plots.DARK[plots.INK]) >= 4.5
+    else:
+        assert contrast(color, plots.WHITE) >= 3
+        assert contrast(plots.DARK[color], plots.DARK[plots.WHITE]) >= 3
+
+
+def test_dark_colours_stay_apart():
+    assert len(set(plots.DARK.values())) == len(plots.DARK)
+
+
+# What eyes without one kind of cone see of red, green and blue light (Viénot, Brettel and Mollon, 1999).
+SIGHT = {
+    "all cones": np.eye(3),
+    "no red cones": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+    "no green cones": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(light):
+    """CIE L*a*b*, in which 1 is about the smallest difference that can be seen."""
+    x, y, z = (TO_XYZ @ light / TO_XYZ.sum(1)).clip(1e-9)
+    f = [t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z)]
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+@pytest.mark.parametrize("version", ["light", "dark"])
+def test_colours_are_told_apart_with_every_sight(version, sight):
+    colors = [c for c in plots.DARK if c not in PALE | {plots.INK}]
+    seen = [lab(SIGHT[sight] @ linear(plots.DARK[c] if version == "dark" else c)) for c in colors]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 10
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
+    assert contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.005)  # as checkers report it
+
+
+def a_figure():
+    with plots.style():
+        fig, ax = plt.subplots()
+        ax.imshow(np.arange(6.0).reshape(2, 3), cmap="PuOr")
+        ax.plot([0, 1], color=plots.BLUE)
+        ax.set_title("black text")
+        ax.add_patch(plt.Rectangle((0, 0), 1, 1, fc=plots.PALE_BLUE, ec=plots.INK, hatch="//"))
+    return fig
+
+
+def test_dark_swaps_every_colour_and_no_picture():
+    light = plots.svg(a_figure())
+    night = plots.dark(light)
+    assert colours(light) >= {plots.WHITE, plots.INK, plots.BLUE, plots.PALE_BLUE}
+    assert colours(night) == {plots.DARK[color] for color in colours(light)}
+    assert "base64," in light
+    # Text is drawn as black faces, which have no colour written down: the file's own must be light.
+    own = f' fill="{plots.DARK[plots.INK]}"'
+    assert own in re.search(r"<svg [^>]*", night)[0]
+    without = [re.sub(r"(?<=: |=\")#\w{6}\b", "", text) for text in (light, night.replace(own, "", 1))]
+    assert without[0] == without[1]  # pictures and all
+
+
+def test_svg_is_the_same_for_the_same_figure_and_has_no_date():
+    first, second = plots.svg(a_figure()), plots.svg(a_figure())
+    assert first == second
+    assert "<dc:date>" not in first and "<text" not in first  # letters are paths: the same everywhere
+    assert re.findall(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org)\S+", first) == []
+
+
+def test_a_notebook_shows_figures_as_svg():
+    code = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        import matplotlib
+        matplotlib.use("module://matplotlib_inline.backend_inline")
+        import matplotlib.pyplot as plt
+        from recdqn.book import plots
+        with plots.style():
+            figure, _ = plt.subplots()
+        data, _ = shell.display_formatter.format(figure)
+        assert f"<dc:title>{plots.CREATOR}<" in data["image/svg+xml"]
+        assert "image/png" in data  # for programs that cannot show SVG
+        plt.close("all")
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+        set_matplotlib_formats("png")  # a reader's wish
+        with plots.style():
+            figure, _ = plt.subplots()
+        assert "image/svg+xml" not in shell.display_formatter.format(figure)[0]
+        """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def lines(ax):
+    return {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+
+
+def test_seed_curves_draw_the_numbers_of_the_learning_curve():
+    def run(first, second):
+        rows = ((100, first), (200, second))
+        return {"evaluations": [{"frames": f, "returns": [r]} for f, r in rows], "final": None}
+
+    runs = [run(10.0, 20.0), run(30.0, 60.0), run(20.0, 30.0)]
+    beside = [{"frames": 50, "returns": [5.0, 7.0]}]
+    ax = plots.seed_curves({"many": runs, "one": runs[:1]}, beside={"this run": beside}).axes[0]
+    curve, drawn = learning_curve(runs), lines(ax)
+    assert drawn["many\nsolved 0 of 3 seeds"] == np.stack([curve.x, curve.iqm], -1).tolist()
+    assert drawn["one\nsolved 0 of 1 seed, no interval"] == [[100, 10], [200, 20]]
+    assert drawn["this run"] == [[50, 6]]
+    (band,) = ax.collections  # one seed has none
+    corners = band.get_paths()[0].vertices.tolist()
+    for x, low, high in zip(curve.x, curve.low, curve.high, strict=True):
+        assert [x, low] in corners and [x, high] in corners
+    styles = [line.get_linestyle() for line in ax.lines[:2]]
+    assert styles[0] != styles[1]  # not by colour alone
+
+
+def test_seed_curves_end_together_and_in_minutes():
+    def run(frames):
+        return {"evaluations": [{"frames": frames, "seconds": 6.0 * frames, "returns": [480.0]}],
+                "final": {"returns": [490.0]}}  # fmt: skip
+
+    presets = {"short": [run(100), run(100)], "long": [run(300), run(300)]}
+    drawn = lines(plots.seed_curves(presets).axes[0])
+    assert drawn["short\nsolved 2 of 2 seeds"] == [[100, 490], [300, 490]]
+    drawn = lines(plots.seed_curves(presets, "minutes").axes[0])
+    assert drawn["short\nsolved 2 of 2 seeds"] == [[10, 490], [30, 490]]
+
+
+def test_replay_counts_draw_every_step_of_every_episode():
+    short, long = torch.tensor([2.0, 3.0]), torch.tensor([0.5, 1.0, 0.25])
+    fig = plots.replay_counts({"a": (short, long), "b": (long, short)})
+    first, second = (lines(ax) for ax in fig.axes)
+    assert [y for _, y in first["episode of 2 steps"]] == short.tolist()
+    assert [y for _, y in second["episode of 3 steps"]] == long.tolist()
+
+
+def test_policy_graph_names_every_module_and_key():
+    cfg = Config.preset("masked-cartpole")
+    policy = make_policy(cfg.policy, make_env(cfg.env))
+    text = " ".join(t.get_text() for t in plots.policy_graph(policy).axes[0].texts)
+    for module in policy:
+        assert type(getattr(module, "module", module)).__name__ in text
+        for key in module.in_keys:
+            assert f'"{key}"' in text
+
+
+def test_slice_steps_draw_what_the_loss_does_with_each_step():
+    """Three slices, of which the last begins an episode, and padding behind the first."""
+    steps = Steps(
+        row=torch.tensor([0, 0, 0, -1, 1, 1, 2, 2]),
+        column=torch.tensor([0, 1, 2, -1, 0, 1, 0, 1]),
+        warm=torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).bool(),
+        counts=torch.tensor([0, 0, 1, 0, 0, 0, 1, 1]).bool(),
+    )
+    ax = plots.slice_steps(steps, torch.tensor([5, 6, 7, 0, 3, 4, 0, 1])).axes[0]
+    drawn = {text.get_position(): text.get_text() for text in ax.texts}
+    rows = ["".join(drawn[x, y] for x in range(4) if (x, y) in drawn) for y in range(3)]
+    assert rows == ["wwcp", "xx", "cc"] and len(drawn) == 8
+    begins = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == ">"]
+    assert begins == [[2], []]  # the row, and the empty line of the legend
+    assert [text.get_text()[:2] for text in ax.get_legend().get_texts()] == ["w:", "c:", "x:", "p:", "be"]
+
+
+def test_bug_map_shows_every_bug_under_its_part():
+    bugs = {
+        "a": Bug("error", "", ""),
+        "b": Bug("warning", "", ""),
+        "c": Bug("error", "", ""),
+        "d": Bug("error", "", ""),
+        "e": Bug("warning", "", ""),
+    }
+    checks = [
+        (None, ("env",), ("a", "b")),
+        (None, ("policy", "batch"), ("c",)),
+        (None, ("loss", "batch"), ("d",)),
+        (None, ("env or batch",), ("e",)),
+    ]
+    ax = plots.bug_map(bugs, checks).axes[0]
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    part = {code: round(places[code][0] - places["a"][0]) for code in bugs}
+    assert part == {"a": 0, "b": 0, "c": 1, "e": 2, "d": 3}
+    order = ["env", "policy", "buffer", "batch", "loss"]
+    assert sorted(order, key=lambda name: places[name][0]) == order
+    assert all(places[name][1] < places["a"][1] < places["b"][1] for name in order)  # downwards
+    marks = {line.get_ydata()[0]: line.get_marker() for line in ax.lines if line.get_xdata()[0] < 1}
+    kinds = ax.get_legend()
+    shown = {t.get_text(): h.get_marker() for t, h in zip(kinds.texts, kinds.legend_handles, strict=True)}
+    assert [marks[y] for y in (0, 1)] == [shown["error"], shown["warning"]]
+    assert shown["error"] != shown["warning"]  # not by colour alone
+
+
+def test_bug_map_draws_what_the_doctor_knows():
+    drawn = [text.get_text() for text in plots.bug_map(BUGS, CHECKS).axes[0].texts]
+    assert all(drawn.count(code) == 1 for code in BUGS)
+
+
+def test_stacked_bars_put_the_parts_side_by_side():
+    bars = {"slow": {"draw": 3.0, "copy": 1_000.0}, "fast": {"copy": 2.0, "think": 1.0}}
+    fig = plots.stacked_bars(bars, "ms")
+    (ax,) = fig.axes
+    pieces = [(p.get_y() + p.get_height() / 2, p.get_x(), p.get_width()) for p in ax.patches]
+    assert pieces == [(0, 0, 3), (0, 3, 1_000), (1, 0, 2), (1, 2, 1)]
+    colors = [patch.get_facecolor() for patch in ax.patches]
+    assert colors[1] == colors[2] and len(set(colors)) == 3
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *("a  draw: 3 | none", "b  copy: 1,000 | 2", "c  think: none | 1")
+    ]
+    assert [text.get_text() for text in ax.texts] == ["b", " 1,003", " 3"]  # no letter where there is no room
+
+
+def test_speed_ups_begin_at_one():
+    ax = plots.speed_ups({"a": 2.5, "b": 113.2, "c": 0.5}).axes[0]
+    assert [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches] == [
+        *((1, 2.5), (1, 113.2), (1, 0.5))
+    ]
+    assert [text.get_text() for text in ax.texts] == [" 2.5", " 113", " 0.5"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_seen_and_unseen_draw_both_errors_of_each_way():
+    fig = plots.seen_and_unseen([10, 20], {"one": ([0.5, 0.1], [0.6, 0.4]), "two": ([0.7, 0.2], [0.8, 0.3])})
+    drawn = {ax.get_title(): list(lines(ax).values()) for ax in fig.axes}
+    assert drawn == {
+        "one": [[[10, 0.5], [20, 0.1]], [[10, 0.6], [20, 0.4]]],
+        "two": [[[10, 0.7], [20, 0.2]], [[10, 0.8], [20, 0.3]]],
+    }
+
+
+def test_errors_by_place_mark_the_places_of_training():
+    place, error = torch.tensor([-0.5, 0.0, 0.5]), torch.tensor([1.0, 0.25, 4.0])
+    (ax,) = plots.errors_by_place(place, {"one": error}, (-0.25, 0.25)).axes
+    assert lines(ax)["other pictures"] == [[-0.5, 1], [0, 0.25], [0.5, 4]]
+    (span,) = ax.patches
+    assert (span.get_x(), span.get_x() + span.get_width()) == (-0.25, 0.25)
+
+
+def test_style_leaves_the_readers_settings_alone():
+    before = dict(plt.rcParams)
+    with plots.style():
+        assert plt.rcParams["axes.spines.top"] is False
+        fig, _ = plt.subplots()
+    assert dict(plt.rcParams) == before
+    assert fig.get_facecolor() == (1.0, 1.0, 1.0, 1.0)  # readable on a dark page

@@ -1,0 +1,124 @@
+import json
+import subprocess
+
+import pytest
+import torch
+
+from recdqn import evaluate, load_checkpoint, save_checkpoint, train
+from recdqn.errors import UserError
+from recdqn.run import state
+from recdqn.run.state import CHECKPOINTS, CONFIG, MANIFEST, METRICS, WEIGHTS
+
+
+@pytest.fixture
+def run(tiny, tmp_path):
+    return train(tiny.replace(policy={"cell": "gru"}), out=tmp_path / "run", progress=False)
+
+
+def test_round_trip(run, tmp_path):
+    again = load_checkpoint(tmp_path / "run")
+    assert (again.cfg, again.metrics, again.final) == (run.cfg, run.metrics, run.final)
+    assert evaluate(again.policy, run.cfg.env, episodes=5) == evaluate(run.policy, run.cfg.env, episodes=5)
+    state = run.policy.state_dict()
+    assert again.policy.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in again.policy.state_dict().items())
+
+
+def test_folder_holds_four_files_one_checkpoint_and_no_leftovers(run, tmp_path):
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {CHECKPOINTS, CONFIG, MANIFEST, METRICS, WEIGHTS}
+    (end,) = (tmp_path / "run" / CHECKPOINTS).iterdir()
+    assert end.name == f"checkpoint-{512 + 10 + 2:012d}.torchrl"  # frames, updates and evaluations
+
+
+def test_manifest_says_what_made_it(run, tmp_path):
+    manifest = json.loads((tmp_path / "run" / MANIFEST).read_text())
+    assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (manifest["seed"], manifest["threads"], manifest["device"]) == (0, 1, "cpu")
+    assert {"command", "commit", "date", "machine"} <= manifest.keys()
+
+
+def test_saving_again_replaces(run, tmp_path):
+    with torch.no_grad():
+        for p in run.policy.parameters():
+            p.zero_()
+    save_checkpoint(tmp_path / "run", run)
+    assert all((p == 0).all() for p in load_checkpoint(tmp_path / "run").policy.parameters())
+
+
+def test_not_a_run(tmp_path):
+    with pytest.raises(UserError, match="is not a run: config.json not found"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_run_without_an_evaluation(tiny, tmp_path):
+    state.prepare_run(tmp_path / "run", tiny)
+    with pytest.raises(UserError, match="has no metrics.json and no policy.pt; .*recdqn train --resume"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_a_run_of_another_version_names_it(tiny, tmp_path):
+    """Settings that this version does not know are refused with the version that does."""
+    state.prepare_run(tmp_path, tiny)
+    config, manifest = (json.loads((tmp_path / name).read_text()) for name in (CONFIG, MANIFEST))
+    config["train"]["cosine"] = True
+    manifest["versions"]["recdqn"] = "9.1.0"
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"was written by recdqn 9.1.0, and this is .*cosine.*recdqn==9.1.0"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_used_folder_is_not_overwritten(run, tmp_path, tiny):
+    before = (tmp_path / "run" / WEIGHTS).read_bytes()
+    with pytest.raises(UserError, match="run is not empty, it holds a run: .*recdqn train --resume"):
+        train(tiny, out=tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, tiny):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write a run into .*file"):
+        train(tiny, out=tmp_path / "file" / "run", progress=False)
+
+
+@pytest.mark.parametrize("name", [CONFIG, METRICS, WEIGHTS])
+def test_damaged_files_are_named_in_one_line(run, tmp_path, name):
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match="holds a run that cannot be read") as error:
+        load_checkpoint(tmp_path / "run")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_weights_hold_no_code(run, tmp_path):
+    """A file that would run code when unpickled is refused."""
+
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('ran')",))
+
+    torch.save({"a": Evil()}, tmp_path / "run" / WEIGHTS)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_the_commit_is_marked_where_the_source_was_changed(tmp_path, monkeypatch):
+    """A run that is recorded again removes the old one first; that is no change of what makes it."""
+
+    def git(*command):
+        identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *command], check=True, capture_output=True)
+
+    for name in ("recdqn/code.py", "results/run.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("as committed")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(state, "__file__", str(tmp_path / "recdqn" / "state.py"))
+    clean = state.manifest()["commit"]
+    assert len(clean) == 12
+    (tmp_path / "results" / "run.json").unlink()
+    assert state.manifest()["commit"] == clean
+    (tmp_path / "recdqn" / "code.py").write_text("changed")
+    assert state.manifest()["commit"] == f"{clean}-dirty"

@@ -1,0 +1,133 @@
+import gymnasium as gym
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torchrl.modules import QValueModule
+
+from recdqn import Config, evaluate, make_env, make_policy
+from recdqn.errors import ConfigError, UserError
+from recdqn.evaluation import EVAL_SEED, Evaluation
+from recdqn.film import film
+
+
+@pytest.fixture(scope="module")
+def agent():
+    torch.manual_seed(3)
+    cfg = Config.preset("masked-cartpole")
+    env = make_env(cfg.env)
+    return cfg, make_policy(cfg.policy, env)
+
+
+def by_hand(cfg, policy, seed):
+    """One greedy episode in plain Gymnasium with plain PyTorch calls."""
+    features, lstm, head = policy[0].module, policy[1].lstm, policy[2].module
+    env = gym.make("CartPole-v1")
+    env.reset(seed=seed)  # TorchRL's set_seed resets once, and the episode is the one after
+    observation, _ = env.reset()
+    state, done, steps = None, False, 0
+    with torch.no_grad():
+        while not done:
+            seen = torch.tensor([[cfg.env.scale[0] * observation[0], cfg.env.scale[1] * observation[2]]])
+            out, state = lstm(features(seen.float())[:, None], state)
+            observation, _, terminated, truncated, _ = env.step(int(head(out[:, -1]).argmax()))
+            done, steps = terminated or truncated, steps + 1
+    env.close()
+    return steps
+
+
+def test_episodes_are_those_of_a_loop_written_by_hand(agent):
+    cfg, policy = agent
+    result = evaluate(policy, cfg.env, episodes=6)
+    expected = [by_hand(cfg, policy, EVAL_SEED + i) for i in range(6)]
+    assert list(result.lengths) == expected
+    assert result.returns == tuple(float(n) for n in expected)
+
+
+def test_greedy_whatever_epsilon_says(agent):
+    cfg, policy = agent
+    assert policy[-1].eps == 1.0
+    assert evaluate(policy, cfg.env, episodes=4) == evaluate(policy, cfg.env, episodes=4)
+
+
+@pytest.mark.parametrize("episodes", [1, 2, 7])
+def test_number_of_episodes(agent, episodes):
+    cfg, policy = agent
+    result = evaluate(policy, cfg.env, episodes=episodes)
+    assert len(result.returns) == len(result.lengths) == episodes
+
+
+def test_another_seed_gives_other_episodes(agent):
+    cfg, policy = agent
+    assert evaluate(policy, cfg.env, episodes=20, seed=1) != evaluate(policy, cfg.env, episodes=20, seed=2)
+
+
+def test_no_episodes_is_refused(agent):
+    cfg, policy = agent
+    with pytest.raises(ConfigError, match="episodes=0: expected a number of at least 1"):
+        evaluate(policy, cfg.env, episodes=0)
+
+
+def test_training_goes_on_undisturbed(agent):
+    """Evaluating draws nothing from the global random numbers and changes no weight."""
+    cfg, policy = agent
+    before, weights = torch.get_rng_state(), [p.clone() for p in policy.parameters()]
+    evaluate(policy, cfg.env, episodes=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(weights, policy.parameters(), strict=True))
+
+
+def test_a_policy_without_memory_is_evaluated_too():
+    """Always to the right: the pole falls within a dozen steps, and every episode is the same as by hand."""
+    env = make_env(Config.preset("masked-cartpole").env)
+    network = TensorDictModule(torch.nn.Linear(2, 2), in_keys=["observation"], out_keys=["action_value"])
+    with torch.no_grad():
+        network.module.weight.zero_()
+        network.module.bias.copy_(torch.tensor([0.0, 1.0]))
+    policy = TensorDictSequential(network, QValueModule(spec=env.action_spec_unbatched))
+    plain, expected = gym.make("CartPole-v1"), []
+    for seed in range(EVAL_SEED, EVAL_SEED + 3):
+        plain.reset(seed=seed)
+        plain.reset()
+        steps = 1
+        while not plain.step(1)[2]:
+            steps += 1
+        expected.append(steps)
+    assert list(evaluate(policy, Config.preset("masked-cartpole").env, episodes=3).lengths) == expected
+
+
+def test_summary_against_numpy():
+    returns = (9.0, 500.0, 20.0, 30.0, 200.0, 100.0, 50.0, 40.0)
+    result = Evaluation(returns, tuple(map(int, returns)))
+    assert result.mean == pytest.approx(np.mean(returns))
+    assert result.iqm == pytest.approx(np.mean(sorted(returns)[2:6]))
+    low, high = result.interval
+    spread = stats.sem(returns)
+    assert low < result.mean < high
+    assert low == pytest.approx(result.mean - 1.96 * spread, abs=spread)
+    assert high == pytest.approx(result.mean + 1.96 * spread, abs=spread)
+    assert str(result).startswith("mean 118.6 (95 % interval ")
+    assert Evaluation((500.0,) * 4, (500,) * 4).interval == (500.0, 500.0)
+
+
+def test_film_shows_the_episode(agent, tmp_path):
+    cfg, policy = agent
+    steps = film(policy, cfg.env, tmp_path / "a.gif", seed=4)
+    assert steps == by_hand(cfg, policy, EVAL_SEED + 4)
+    pictures = iio.imread(tmp_path / "a.gif")
+    assert pictures.shape == (-(-steps // 2), 200, 300, 3)
+    assert (pictures[0] != pictures[-1]).any()
+    film(policy, cfg.env, tmp_path / "a.mp4", seed=4)
+    assert iio.improps(tmp_path / "a.mp4", plugin="FFMPEG").shape[1:] == (200, 300, 3)
+
+
+@pytest.mark.parametrize(
+    "name, message", [("a.avi", "must end in .gif or .mp4"), ("no/a.gif", "the folder .*no does not exist")]
+)
+def test_film_refuses_before_playing(agent, tmp_path, name, message):
+    cfg, policy = agent
+    with pytest.raises(UserError, match=message):
+        film(policy, cfg.env, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,138 @@
+import math
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from torchrl.checkpoint import GlobalRNGState
+
+from recdqn import Config, evaluate, train
+from recdqn.errors import ConfigError, UserError
+
+
+def without_time(run):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.metrics]
+
+
+@pytest.fixture(scope="module")
+def short_run():
+    cfg = Config.preset("masked-cartpole").replace(
+        train={"total_frames": 512, "warmup_frames": 256, "updates": 2, "eval_every": 3, "eval_episodes": 3},
+        policy={"hidden_size": 8, "features": 8, "head": 8},
+        replay={"slices": 4, "slice_len": 10},
+    )
+    return train(cfg, progress=False)
+
+
+def test_counts(short_run):
+    """8 collections of 64 frames, the first 4 of them warm-up, evaluations after the 6th and the last."""
+    assert [row["frames"] for row in short_run.metrics] == [384, 512]
+    assert [row["updates"] for row in short_run.metrics] == [2 * 3, 2 * 5]
+    assert all(len(row["returns"]) == 3 for row in short_run.metrics)
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in short_run.metrics)
+    cfg = short_run.cfg.policy
+    for row in short_run.metrics:
+        line = cfg.eps_start - row["frames"] / cfg.eps_frames * (cfg.eps_start - cfg.eps_end)
+        assert row["eps"] == pytest.approx(line, abs=1e-3)
+
+
+def test_same_seed_same_metrics_and_weights(short_run):
+    again = train(short_run.cfg, progress=False)
+    assert without_time(again) == without_time(short_run)
+    for a, b in zip(short_run.policy.parameters(), again.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_seed_other_metrics(short_run):
+    assert without_time(train(short_run.cfg.replace(seed=1), progress=False)) != without_time(short_run)
+
+
+def test_leaves_the_callers_state_alone(short_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    torch.set_num_threads(2)
+    numbers = GlobalRNGState()
+    before = numbers.state_dict()
+    train(short_run.cfg.replace(train={"total_frames": 256}), progress=False)
+    after = numbers.state_dict()
+    assert torch.equal(after["torch_cpu"], before["torch_cpu"])
+    assert torch.equal(after["numpy"][1], before["numpy"][1]) and after["python"] == before["python"]
+    assert torch.get_num_threads() == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stops_when_solved(tiny):
+    """With a threshold that anybody reaches, the first evaluation ends training, after a confirmation."""
+    run = train(tiny.replace(train={"solved_return": 1.0, "solved_episodes": 7}), progress=False)
+    assert len(run.metrics) == 1
+    assert len(run.final.returns) == 7
+    assert run.final == evaluate(run.policy, run.cfg.env, episodes=7, seed=run.cfg.train.total_frames)
+
+
+def test_policy_is_the_running_average(tiny):
+    """With average=0 it is the network itself; with 1 it is what the first update left."""
+    last, first = (train(tiny.replace(train={"average": a}), progress=False) for a in (0.0, 1.0))
+    between = train(tiny.replace(train={"average": 0.5}), progress=False)
+    a, b, c = (torch.cat([p.flatten() for p in run.policy.parameters()]) for run in (last, first, between))
+    assert (a - b).norm() > 0
+    assert (c - a).norm() < (a - b).norm() and (c - b).norm() < (a - b).norm()
+
+
+def test_learns(tiny):
+    """With more frames and updates, the loss falls well below its first value."""
+    cfg = tiny.replace(train={"total_frames": 4_096, "updates": 8, "eval_every": 8, "learning_rate": 3e-3})
+    losses = [row["loss"] for row in train(cfg, progress=False).metrics]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_pixels_make_finite_updates():
+    cfg = Config.preset("pixel-cartpole").replace(
+        env={"num_envs": 2},
+        train={
+            "total_frames": 96,
+            "frames_per_batch": 32,
+            "warmup_frames": 64,
+            "updates": 1,
+            "eval_episodes": 1,
+        },
+        replay={"slices": 2},
+    )
+    run = train(cfg, progress=False)
+    assert run.metrics[-1]["updates"] == 2
+    assert math.isfinite(run.metrics[-1]["loss"]) and run.metrics[-1]["grad_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"device": "gpu"}, UserError, "device='gpu' cannot be used here.*try device='cpu'"),
+        ({"device": "meta"}, UserError, "device='meta' cannot be used here.*try device='cpu'"),
+        (
+            {"train": {"total_frames": 100}},
+            ConfigError,
+            "^train.total_frames=100: .* no update would be made$",
+        ),
+        ({"env": {"num_envs": 7}}, ConfigError, "frames_per_batch=64: expected a multiple of env.num_envs=7"),
+        ({"env": {"num_envs": 64}}, ConfigError, "frames_per_batch=64: expected at least two steps of each"),
+    ],
+)
+def test_refused_before_anything_is_made(tiny, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        train(tiny.replace(**changes), out=tmp_path / "run", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loggers(tiny, tmp_path):
+    with pytest.raises(UserError, match="logger='csv' needs a folder"):
+        train(tiny, logger="csv", progress=False)
+    run = train(tiny, out=tmp_path / "run", logger="csv", progress=False)
+    logged = (tmp_path / "run/log/scalars/eval/return.csv").read_text().split()
+    assert [int(line.split(",")[0]) for line in logged] == [row["frames"] for row in run.metrics]
+    mean = sum(run.metrics[0]["returns"]) / 3
+    assert float(logged[0].split(",")[1]) == pytest.approx(mean)
+
+
+def test_missing_logger_package(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs the package wandb: pip install wandb"):
+        train(tiny, out=tmp_path / "run", logger="wandb", progress=False)
+    assert not Path(tmp_path / "run").exists()

@@ -1,0 +1,183 @@
+"""Links from code and hover cards: names are found, cards say what they should, where they should."""
+
+import ast
+import re
+import zlib
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import SimpleNamespace
+
+import api_links
+import hover_cards
+import nbformat
+import pytest
+import release_links
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "book" / "_inventories").glob("*.txt"))
+SETTINGS = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
+# Documented under another name than the one the book imports, or not documented at all.
+UNLISTED = {
+    "ExplorationType",
+    "assert_close",
+    "get_primers_from_module",
+    "signed_hyperbolic",
+    "signed_parabolic",
+}
+
+
+def load(path):
+    spec = spec_from_file_location(path.stem, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+inventories = load(ROOT / "publish" / "inventories.py")
+
+
+def imported():
+    """Every class and function that a notebook imports from torchrl or tensordict."""
+    for path in sorted((ROOT / "book").rglob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=nbformat.NO_CONVERT).cells:
+            if cell.cell_type == "code":
+                for node in ast.walk(ast.parse(cell.source)):
+                    if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in (
+                        "torchrl",
+                        "tensordict",
+                    ):
+                        yield from ((node.module, alias.name) for alias in node.names)
+
+
+def test_what_the_book_imports_is_in_an_inventory():
+    names = [name for file in FILES for name in api_links.listed(file)]
+    known = [api_links.find(name) for name in names]
+    missing = {
+        name for module, name in imported() if not any(api_links.find(f"{module}.{name}") is k for k in known)
+    }
+    assert missing <= UNLISTED
+
+
+def test_definitions_lead_to_the_documented_name():
+    assert api_links.definitions(["collections.OrderedDict", "json.JSONDecoder", "os.path.join"]) == {
+        "json.decoder.JSONDecoder": "json.JSONDecoder",
+        "posixpath.join": "os.path.join",
+    }
+
+
+def test_links_are_to_the_documentation_of_the_pinned_release():
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    release = re.search(r"(?m)^torchrl==(\d+\.\d+)", pins)[1]
+    assert SETTINGS["intersphinx_mapping"]["torchrl"][0].endswith(f"/rl/{release}/")
+
+
+def test_the_weekly_comparison_of_inventories(tmp_path, monkeypatch, capsys):
+    lines = ["# Sphinx inventory version 1", "# Project: A", "# Version: 1"]
+    for folder in ("book/_inventories", "site"):
+        (tmp_path / folder).mkdir(parents=True)
+    stored = tmp_path / "book" / "_inventories" / "a.txt"
+    stored.write_text("\n".join([*lines, "a.B class b.html", "a.c function old.html", "a.d function d.html"]))
+    head = "# Sphinx inventory version 2\n# Project: A\n# Version: 1\n# zlib\n"
+    body = "a.B py:class 1 b.html#$ -\na.c py:function 1 new.html#$ -\nb std:label 1 x.html#b B\n"
+    (tmp_path / "site" / "objects.inv").write_bytes(head.encode() + zlib.compress(body.encode()))
+    mapping = {"a": [(tmp_path / "site").as_uri() + "/", "_inventories/a.txt"]}
+    (tmp_path / "_config.yml").write_text(yaml.dump({"sphinx": {"config": {"intersphinx_mapping": mapping}}}))
+    monkeypatch.setattr(inventories, "ROOT", tmp_path)
+    assert inventories.main(["--write"]) == 1
+    said = ["a.txt: a.c has moved from old.html to new.html", "a.txt: a.d is no longer documented"]
+    assert capsys.readouterr().out.splitlines() == said
+    assert stored.read_text().splitlines()[3:] == [
+        "a.B class b.html",
+        "a.c function new.html",
+        "a.d function d.html",
+    ]
+    assert inventories.main([]) == 1 and capsys.readouterr().out.splitlines() == said[1:]
+
+
+GLOSSARY = """<dl class="simple glossary">
+<dt id="term-slice">slice<a class="headerlink" href="#term-slice">#</a></dt>
+<dd><p>Steps of <em>one</em> episode <a href="b.html#x"><code>a &lt; b</code></a>.</p><p>More.</p></dd></dl>
+<dl class="py function"><dt class="sig sig-object py" id="m.f">f(x)</dt>
+<dd><p>Do it.</p><dl><dd><p>No.</p></dd></dl></dd></dl>
+<dl class="py class"><dt class="sig sig-object py" id="m.G">G</dt><dd></dd></dl>"""
+
+
+def test_cards_of_this_site():
+    assert hover_cards.own_cards("sub/glossary.html", GLOSSARY) == {
+        "sub/glossary.html#term-slice": "<strong>slice</strong> Steps of <em>one</em> episode a &lt; b.",
+        "sub/glossary.html#m.f": "<strong><code>m.f</code></strong> Do it.",
+    }
+
+
+def test_links_get_their_cards():
+    cards = {
+        "glossary.html#t": "<strong>t</strong> A term.",
+        "https://x.example/#n": "N",
+        "sub/page.html#t": "Own",
+    }
+    html = """<html><body><a href="../glossary.html#t">menu</a><article>
+<a class="r" href="../glossary.html#t" title="t">one</a> <a class="s" href="../glossary.html#t">two</a>
+<a href="https://x.example/#n">three</a> <a href="#t">here</a>
+<a href="page.html#t">own</a> <a aria-describedby="z" href="../glossary.html#t">taken</a>
+<a href="../other.html#t">none</a></article></body></html>"""
+    page = hover_cards.with_cards("sub/page.html", html, cards)
+    assert re.findall(r"<a [^>]*>\w+", page) == [
+        '<a href="../glossary.html#t">menu',
+        '<a class="r" href="../glossary.html#t" aria-describedby="card-1">one',
+        '<a class="s" href="../glossary.html#t" aria-describedby="card-1">two',
+        '<a href="https://x.example/#n" aria-describedby="card-2">three',
+        '<a href="#t">here',
+        '<a href="page.html#t">own',
+        '<a aria-describedby="z" href="../glossary.html#t">taken',
+        '<a href="../other.html#t">none',
+    ]
+    assert re.findall(r'<div class="hover-card" id="(\S+)" role="tooltip" hidden>(.*)</div>', page) == [
+        ("card-1", "<strong>t</strong> A term."),
+        ("card-2", "N"),
+    ]
+    assert hover_cards.with_cards("sub/page.html", page, cards) == page  # a second build adds none
+
+
+@pytest.mark.parametrize(
+    "text, short",
+    [
+        ("One  line\nthat fits.", "One line that fits."),
+        (f"First. {'x' * 300}", "First."),
+        ("word " * 100, "word " * 55 + "word …"),
+    ],
+)
+def test_a_card_is_short(text, short):
+    assert hover_cards.shorten(text) == short
+
+
+def test_one_link_for_each_name_in_a_cell_and_none_for_variables():
+    named = [("LSTMModule", "m.LSTMModule"), ("memory", "m.LSTMModule"), ("m.LSTMModule", "m.LSTMModule")]
+    names = [SimpleNamespace(code_str=code, resolved_location=place) for code, place in named]
+    block = SimpleNamespace(names=names)
+    env = SimpleNamespace(sphinx_codeautolink_transforms={"page": [block]})
+    api_links.prune(None, env)
+    assert block.names == names[:1]
+
+
+def test_the_rocket_opens_the_release(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "3.2.1"\n')
+    urls = [
+        "https://hub.example/gh/a/b/main?path=book/main.ipynb",
+        "https://lab.example/a/b/blob/main/x.ipynb",
+    ]
+    for suffix, left in ((".ipynb", 2), (".md", 1)):
+        app = SimpleNamespace(
+            srcdir=tmp_path / "book",
+            config=SimpleNamespace(html_theme_options={"repository_branch": "main"}),
+            env=SimpleNamespace(doc2path=lambda page, suffix=suffix: f"{page}{suffix}"),
+        )
+        rocket = {"label": "launch-buttons", "buttons": [{"url": url} for url in urls]}
+        context = {"header_buttons": [{"label": "download-buttons"}, rocket]}
+        release_links.pin(app, "page", "", context, None)
+        assert len(context["header_buttons"]) == left
+        if suffix == ".ipynb":
+            assert [button["url"] for button in rocket["buttons"]] == [
+                "https://hub.example/gh/a/b/v3.2.1?path=book/main.ipynb",
+                "https://lab.example/a/b/blob/v3.2.1/x.ipynb",
+            ]
