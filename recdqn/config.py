@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import pkgutil
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, 
 
 import gymnasium as gym
 
-from recdqn.errors import ConfigError
+from recdqn.errors import ConfigError, UserError, resolve
 
 ENV_ID = "CartPole-v1"
 MAX_RETURN = 500  # environment steps: CartPole-v1's time limit, and the most there is to gain
@@ -201,8 +200,8 @@ def _name_of(function: Callable) -> str:
     """Return ``"module:function"``, where that leads back to ``function``."""
     name = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', None)}"
     try:
-        found = pkgutil.resolve_name(name)
-    except (ValueError, ImportError, AttributeError):
+        found = resolve(name)
+    except UserError:
         found = None
     if found is not function:
         raise ConfigError(
