@@ -11,12 +11,12 @@ import logging
 import sys
 from json import dumps
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import tyro
 
 import recdqn
-from recdqn.book.recorded import mean_return
 from recdqn.config import PRESETS
 from recdqn.errors import UserError
 from recdqn.film import film
@@ -66,7 +66,8 @@ def train(
     if run.final is not None:
         _say(f"solved after {run.metrics[-1]['frames']} frames: {run.final}")
     else:
-        _say(f"not solved; best evaluation: {max(map(mean_return, run.metrics)):.1f}")
+        best = max(fmean(evaluation["returns"]) for evaluation in run.metrics)
+        _say(f"not solved; best evaluation: {best:.1f}")
     print(out)
 
 
