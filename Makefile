@@ -62,7 +62,7 @@ results: $(STAMP)
 	  $(BIN)/recdqn train pixel-cartpole --seed $$seed --out results/pixel-cartpole/seed-$$seed || exit 1; done
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
 	$(BIN)/python -m recdqn.book.player results/pixel-cartpole/seed-0
-	$(BIN)/python -m recdqn.book.recorded README.md
+	$(BIN)/python -m recdqn.book.write
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -18,8 +18,9 @@ import torch
 import tyro
 
 from benchmarks import buffer, masked, pictures, stop
-from benchmarks.harness import Row, table
+from benchmarks.harness import Row
 from recdqn.book.recorded import RESULTS
+from recdqn.book.tables import bench_table
 from recdqn.run.state import manifest
 
 ROWS: dict[str, Callable[[], Row]] = {
@@ -58,10 +59,7 @@ def main(
         saved[name] = {**dataclasses.asdict(ROWS[name]()), "manifest": manifest()}
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(saved, indent=1) + "\n")
-    shown = {
-        name: {k: v for k, v in saved[name].items() if k != "manifest"} for name in ROWS if name in saved
-    }
-    print(table({name: Row(**values) for name, values in shown.items()}))
+    print(bench_table({name: saved[name] for name in ROWS if name in saved}))
 
 
 if __name__ == "__main__":

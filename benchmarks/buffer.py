@@ -16,8 +16,9 @@ from torch import Tensor
 from torchrl.data import TensorDictReplayBuffer
 from torchrl.objectives import SoftUpdate
 
-from benchmarks.harness import Row, seconds_by_turns
+from benchmarks.harness import Row
 from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn.book.measure import seconds_by_turns
 from recdqn.config import MAX_RETURN
 from recdqn.loss import make_loss
 

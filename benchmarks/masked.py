@@ -15,8 +15,9 @@ from gymnasium.wrappers import TransformObservation
 
 import recdqn
 from benchmarks import plain
-from benchmarks.harness import Row, seconds_by_turns
+from benchmarks.harness import Row
 from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn.book.measure import seconds_by_turns
 from recdqn.config import ENV_ID
 from recdqn.evaluation import EVAL_SEED, Evaluation
 

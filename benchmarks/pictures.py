@@ -17,8 +17,9 @@ from torchrl.envs import EnvBase
 from torchrl.objectives import SoftUpdate
 
 from benchmarks import classic
-from benchmarks.harness import Row, seconds_by_turns
+from benchmarks.harness import Row
 from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn.book.measure import seconds_by_turns
 from recdqn.book.recorded import recorded_runs
 from recdqn.loss import make_loss
 

@@ -32,8 +32,8 @@ from torchrl.envs import (
 from torchrl.envs.common import EnvBase
 
 from benchmarks import classic, pictures
-from benchmarks.harness import seconds_by_turns
 from recdqn import Config, make_env
+from recdqn.book.measure import seconds_by_turns
 from recdqn.config import ENV_ID
 
 SIZE = 84  # pixels

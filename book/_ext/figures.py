@@ -14,7 +14,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
-from recdqn.book.plots import CREATOR, dark
+from recdqn.book.plots.style import CREATOR, dark
 
 LEAST = 0.78  # of a figure's width: below it, its smallest letters cannot be read
 

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchrl.objectives import SoftUpdate
 
-from benchmarks import buffer, classic, harness, masked, pictures, plain, stop
+from benchmarks import buffer, classic, masked, pictures, plain, stop
 from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn.book.measure import seconds_by_turns
 
 # --- the frame ------------------------------------------------------------------------------------------
 
@@ -27,24 +28,9 @@ def test_sides_take_turns_and_the_median_counts():
         return call
 
     sides = {"a": side("a", [100, 1, 50, 3]), "b": side("b", [7])}
-    seconds = harness.seconds_by_turns(sides, repeats=3, clock=lambda: now[0])
+    seconds = seconds_by_turns(sides, repeats=3, clock=lambda: now[0])
     assert seconds == {"a": 3, "b": 7}  # the first call is not timed
     assert calls == ["a", "b"] * 4
-
-
-def test_the_table():
-    rows = {
-        "fast": harness.Row(
-            "frames", 12_345.6, 1_000.0, "the old one", "frames/s", 12.3456, "at least 10", True
-        ),
-        "alone": harness.Row("memory", 2.5, None, "", "GB", None, "at most 2 GB", False),
-    }
-    assert harness.table(rows) == (
-        "| row | what | ours | against | ratio | must reach | met |\n"
-        "|---|---|---|---|---|---|---|\n"
-        "| fast | frames | 12,346 frames/s | the old one: 1,000 frames/s | 12.3 | at least 10 | yes |\n"
-        "| alone | memory | 2.5 GB |  |  | at most 2 GB | no |"
-    )
 
 
 # --- pictures -------------------------------------------------------------------------------------------

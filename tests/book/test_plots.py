@@ -15,6 +15,7 @@ from matplotlib.text import Text
 
 from recdqn import Config, make_env, make_policy
 from recdqn.book import plots
+from recdqn.book.plots import style
 from recdqn.book.recorded import learning_curve
 from recdqn.doctor import BUGS, Bug
 from recdqn.doctor.checks import CHECKS
@@ -48,29 +49,25 @@ def figures_have_a_dark_twin():
     yield
     for number in plt.get_fignums():
         figure = plt.figure(number)
-        assert colours(plots.svg(figure)) - set(plots.DARK) == set()
+        assert colours(style.svg(figure)) - set(style.DARK) == set()
         for text in figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text()):
             color = to_hex(text.get_color()).upper()
-            assert contrast(color, plots.WHITE) >= 4.5, text
-            assert contrast(plots.DARK[color], plots.DARK[plots.WHITE]) >= 4.5, text
+            assert contrast(color, style.WHITE) >= 4.5, text
+            assert contrast(style.DARK[color], style.DARK[style.WHITE]) >= 4.5, text
     plt.close("all")
 
 
-PALE = {plots.WHITE, plots.PALE_BLUE, plots.PALE_ORANGE}  # grounds, on which text stands
+PALE = {style.WHITE, style.PALE_BLUE, style.PALE_ORANGE}  # grounds, on which text stands
 
 
-@pytest.mark.parametrize("color", plots.DARK)
-def test_colours_are_seen_in_both_versions(color):
-    if color in PALE:
-        assert contrast(color, plots.INK) >= 4.5
-        assert contrast(plots.DARK[color], plots.DARK[plots.INK]) >= 4.5
-    else:
-        assert contrast(color, plots.WHITE) >= 3
-        assert contrast(plots.DARK[color], plots.DARK[plots.WHITE]) >= 3
-
-
-def test_dark_colours_stay_apart():
-    assert len(set(plots.DARK.values())) == len(plots.DARK)
+def test_colours_are_seen_in_both_versions():
+    assert contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.005)  # as published checkers report it
+    for version in (lambda color: color, style.DARK.get):
+        for color in style.DARK:
+            if color in PALE:
+                assert contrast(version(color), version(style.BLACK)) >= 4.5, color
+            else:
+                assert contrast(version(color), version(style.WHITE)) >= 3, color
 
 
 # What eyes without one kind of cone see of red, green and blue light (Viénot, Brettel and Mollon, 1999).
@@ -90,43 +87,38 @@ def lab(light):
 
 
 @pytest.mark.parametrize("sight", SIGHT)
-@pytest.mark.parametrize("version", ["light", "dark"])
-def test_colours_are_told_apart_with_every_sight(version, sight):
-    colors = [c for c in plots.DARK if c not in PALE | {plots.INK}]
-    seen = [lab(SIGHT[sight] @ linear(plots.DARK[c] if version == "dark" else c)) for c in colors]
-    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 10
-
-
-def test_contrast_is_that_of_the_standard():
-    assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
-    assert contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.005)  # as checkers report it
+def test_colours_are_told_apart_with_every_sight(sight):
+    colors = [c for c in style.DARK if c not in PALE | {style.BLACK}]
+    for version in (colors, [style.DARK[c] for c in colors]):
+        seen = [lab(SIGHT[sight] @ linear(color)) for color in version]
+        assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 10
 
 
 def a_figure():
-    with plots.style():
+    with style.style():
         fig, ax = plt.subplots()
         ax.imshow(np.arange(6.0).reshape(2, 3), cmap="PuOr")
-        ax.plot([0, 1], color=plots.BLUE)
+        ax.plot([0, 1], color=style.BLUE)
         ax.set_title("black text")
-        ax.add_patch(plt.Rectangle((0, 0), 1, 1, fc=plots.PALE_BLUE, ec=plots.INK, hatch="//"))
+        ax.add_patch(plt.Rectangle((0, 0), 1, 1, fc=style.PALE_BLUE, ec=style.BLACK, hatch="//"))
     return fig
 
 
 def test_dark_swaps_every_colour_and_no_picture():
-    light = plots.svg(a_figure())
-    night = plots.dark(light)
-    assert colours(light) >= {plots.WHITE, plots.INK, plots.BLUE, plots.PALE_BLUE}
-    assert colours(night) == {plots.DARK[color] for color in colours(light)}
+    light = style.svg(a_figure())
+    night = style.dark(light)
+    assert colours(light) >= {style.WHITE, style.BLACK, style.BLUE, style.PALE_BLUE}
+    assert colours(night) == {style.DARK[color] for color in colours(light)}
     assert "base64," in light
     # Text is drawn as black faces, which have no colour written down: the file's own must be light.
-    own = f' fill="{plots.DARK[plots.INK]}"'
+    own = f' fill="{style.DARK[style.BLACK]}"'
     assert own in re.search(r"<svg [^>]*", night)[0]
     without = [re.sub(r"(?<=: |=\")#\w{6}\b", "", text) for text in (light, night.replace(own, "", 1))]
     assert without[0] == without[1]  # pictures and all
 
 
 def test_svg_is_the_same_for_the_same_figure_and_has_no_date():
-    first, second = plots.svg(a_figure()), plots.svg(a_figure())
+    first, second = style.svg(a_figure()), style.svg(a_figure())
     assert first == second
     assert "<dc:date>" not in first and "<text" not in first  # letters are paths: the same everywhere
     assert re.findall(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org)\S+", first) == []
@@ -139,16 +131,16 @@ def test_a_notebook_shows_figures_as_svg():
         import matplotlib
         matplotlib.use("module://matplotlib_inline.backend_inline")
         import matplotlib.pyplot as plt
-        from recdqn.book import plots
-        with plots.style():
+        from recdqn.book.plots import style
+        with style.style():
             figure, _ = plt.subplots()
         data, _ = shell.display_formatter.format(figure)
-        assert f"<dc:title>{plots.CREATOR}<" in data["image/svg+xml"]
+        assert f"<dc:title>{style.CREATOR}<" in data["image/svg+xml"]
         assert "image/png" in data  # for programs that cannot show SVG
         plt.close("all")
         from matplotlib_inline.backend_inline import set_matplotlib_formats
         set_matplotlib_formats("png")  # a reader's wish
-        with plots.style():
+        with style.style():
             figure, _ = plt.subplots()
         assert "image/svg+xml" not in shell.display_formatter.format(figure)[0]
         """
@@ -292,9 +284,9 @@ def test_seen_and_unseen_draw_both_errors_of_each_way():
     }
 
 
-def test_errors_by_place_mark_the_places_of_training():
+def test_errors_by_cart_position_mark_the_positions_in_training():
     place, error = torch.tensor([-0.5, 0.0, 0.5]), torch.tensor([1.0, 0.25, 4.0])
-    (ax,) = plots.errors_by_place(place, {"one": error}, (-0.25, 0.25)).axes
+    (ax,) = plots.errors_by_cart_position(place, {"one": error}, (-0.25, 0.25)).axes
     assert lines(ax)["other pictures"] == [[-0.5, 1], [0, 0.25], [0.5, 4]]
     (span,) = ax.patches
     assert (span.get_x(), span.get_x() + span.get_width()) == (-0.25, 0.25)
@@ -302,7 +294,7 @@ def test_errors_by_place_mark_the_places_of_training():
 
 def test_style_leaves_the_readers_settings_alone():
     before = dict(plt.rcParams)
-    with plots.style():
+    with style.style():
         assert plt.rcParams["axes.spines.top"] is False
         fig, _ = plt.subplots()
     assert dict(plt.rcParams) == before

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,26 +11,20 @@ from hypothesis import strategies as st
 
 from recdqn import Config, evaluate, load_checkpoint
 from recdqn.book.recorded import (
-    CURVES,
     RESAMPLES,
     RESULTS,
-    bench_table,
     fingerprint,
     learning_curve,
     mean_return,
-    promises,
     recorded_benchmarks,
     recorded_presets,
     recorded_runs,
-    results_table,
-    summary_table,
-    write_curves,
-    write_tables,
 )
+from recdqn.book.tables import bench_table, results_table, summary_table
+from recdqn.book.write import CURVES, README, write_curves, write_tables
 from recdqn.config import PRESETS
 from recdqn.errors import ConfigError, UserError
 
-README = RESULTS.parent / "README.md"
 INTRO = RESULTS.parent / "book" / "intro.md"
 
 
@@ -39,21 +32,19 @@ def between(text, name):
     return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
 
 
-@pytest.mark.parametrize(
-    ("name", "table"), [("results", results_table), ("summary", summary_table), ("promises", promises)]
-)
+@pytest.mark.parametrize(("name", "table"), [("results", results_table), ("summary", summary_table)])
 def test_readme_shows_the_tables_of_the_recorded_runs(name, table):
     assert between(README.read_text(encoding="utf-8"), name) == table()
 
 
-def test_readme_promises_four_things_with_the_figures():
-    lines = promises().splitlines()
-    assert len(lines) == 4
-    assert f"saved every {Config().train.save_seconds:g} seconds" in lines[0]
+def test_figures_in_the_readmes_prose_are_those_of_the_code():
+    text = " ".join(README.read_text(encoding="utf-8").split())
     stop = recorded_benchmarks()["stop"]
-    assert f"{stop['ours']:.3g} s from SIGTERM" in lines[1] and stop["ours"] < 5
-    tested = (RESULTS.parent / "tests/faults/test_resume.py").read_text(encoding="utf-8")
-    assert "times=50," in tested and "50 kills at random moments" in lines[0]
+    assert f"every {Config().train.save_seconds:g} seconds" in text
+    assert f"Recorded: {stop['ours']:.3g} s {stop['what']}" in text and stop["ours"] < 5
+    assert f"a mean return of at least {Config().train.solved_return:g}" in text
+    tested = (README.parent / "tests/faults/test_resume.py").read_text(encoding="utf-8")
+    assert "times=50," in tested and "50 times at random" in text
 
 
 def test_readme_shows_the_curves_of_the_recorded_runs():
@@ -280,30 +271,17 @@ def test_a_summary_of_failures(tmp_path):
 def test_writing_the_tables_changes_nothing_else(tmp_path):
     for preset in PRESETS:
         record(tmp_path / "results", preset, SOLVED)
-    shutil.copy(RESULTS / "bench.json", tmp_path / "results")
     readme = tmp_path / "README.md"
     readme.write_text(
         "a\n<!-- summary -->\nold\n<!-- /summary -->\nb\n<!-- results --><!-- /results -->\nc\n"
-        "<!-- promises --><!-- /promises -->\n"
     )
     for _ in range(2):
         write_tables(readme, tmp_path / "results")
-        text = readme.read_text()
-        assert between(text, "summary") == summary_table(tmp_path / "results")
-        assert between(text, "results") == results_table(tmp_path / "results")
-        assert between(text, "promises") == promises(tmp_path / "results")
-        assert [line for line in text.splitlines() if not line.startswith(("|", "- "))] == [
-            *(
-                "a",
-                "<!-- summary -->",
-                "<!-- /summary -->",
-                "b",
-                "<!-- results -->",
-                "<!-- /results -->",
-                "c",
-            ),
-            *("<!-- promises -->", "<!-- /promises -->"),
-        ]
+        summary, results = summary_table(tmp_path / "results"), results_table(tmp_path / "results")
+        assert readme.read_text() == (
+            f"a\n<!-- summary -->\n{summary}\n<!-- /summary -->\nb\n"
+            f"<!-- results -->\n{results}\n<!-- /results -->\nc\n"
+        )
     readme.write_text("<!-- results --><!-- /results -->")
     with pytest.raises(UserError, match="needs the lines <!-- summary --> and <!-- /summary -->"):
         write_tables(readme, tmp_path / "results")
@@ -312,25 +290,23 @@ def test_writing_the_tables_changes_nothing_else(tmp_path):
 def test_the_curves_file_repeats_and_knows_its_runs(tmp_path):
     for preset in PRESETS:
         record(tmp_path / "one", preset, SOLVED)
+        record(tmp_path / "two", preset, [FAILED])
     files = [tmp_path / name for name in ("a.svg", "b.svg", "c.svg")]
-    for file in files[:2]:
-        write_curves(file, tmp_path / "one")
-    assert files[0].read_bytes() == files[1].read_bytes()
-    shutil.rmtree(tmp_path / "one" / "pixel-cartpole")
-    record(tmp_path / "one", "pixel-cartpole", [FAILED])
-    write_curves(files[2], tmp_path / "one")
-    marks = [re.search(r"recorded runs (\w+)<", file.read_text())[1] for file in files]
-    assert marks[0] == marks[1] != marks[2] == fingerprint(recorded_presets(tmp_path / "one"))
+    for file, folder in zip(files, ("one", "one", "two"), strict=True):
+        write_curves(file, tmp_path / folder)
+    first, again, other = (file.read_text() for file in files)
+    assert first == again
+    assert f"recorded runs {fingerprint(recorded_presets(tmp_path / 'two'))}<" in other
+    assert f"recorded runs {fingerprint(recorded_presets(tmp_path / 'one'))}<" in first
+    assert fingerprint(recorded_presets(tmp_path / "one")) not in other
     plt.close("all")
 
 
-def test_the_table_of_benchmarks(tmp_path):
+def test_the_table_of_benchmarks():
     row = {"what": "loop", "ours": 7.788, "other": 3.816, "against": "plain", "unit": "s", "ratio": 2.0414}
     alone = {"what": "bytes", "ours": 8509.4, "other": None, "against": "", "unit": "bytes", "ratio": None}
     rows = {"fast": row | {"must": "at most 1.15", "met": False}, "few": alone | {"must": "few", "met": True}}
-    (tmp_path / "bench.json").write_text(json.dumps(rows))
-    assert recorded_benchmarks(tmp_path) == rows
-    assert bench_table(tmp_path).splitlines()[2:] == [
+    assert bench_table(rows).splitlines()[2:] == [
         "| fast | loop | 7.79 s | plain: 3.82 s | 2.04 | at most 1.15 | no |",
         "| few | bytes | 8,509 bytes | – | – | few | yes |",
     ]
@@ -338,4 +314,4 @@ def test_the_table_of_benchmarks(tmp_path):
 
 def test_no_benchmarks_recorded(tmp_path):
     with pytest.raises(UserError, match="no recorded benchmarks in .*: clone the repository, or run 'make b"):
-        bench_table(tmp_path)
+        recorded_benchmarks(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-from recdqn.book import plots
+from recdqn.book.plots import style
 
 PAGE = """
 Page
@@ -42,10 +42,10 @@ class Tags(HTMLParser):
 def site(tmp_path_factory):
     source = tmp_path_factory.mktemp("book")
     for name, size in (("one", (7.5, 3)), ("two", (3, 1.5))):
-        with plots.style():
+        with style.style():
             figure, ax = plt.subplots(figsize=size)
-            ax.plot([0, 1], color=plots.BLUE)
-        plots.save_svg(figure, source / f"{name}.svg", name)
+            ax.plot([0, 1], color=style.BLUE)
+        style.save_svg(figure, source / f"{name}.svg", name)
         plt.close(figure)
     (source / "logo.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>', encoding="utf-8")
     (source / "index.rst").write_text(PAGE, encoding="utf-8")
@@ -80,8 +80,8 @@ def test_a_figure_is_there_twice_and_another_image_once(shown):
 def test_both_files_are_there_and_the_dark_one_is_dark(site):
     for name in ("one", "two"):
         light, night = ((site / f"_images/{name}{end}.svg").read_text("utf-8") for end in ("", "-dark"))
-        assert plots.BLUE.lower() in light and plots.DARK[plots.BLUE] not in light
-        assert plots.BLUE.lower() not in night and plots.DARK[plots.BLUE] in night
+        assert style.BLUE.lower() in light and style.DARK[style.BLUE] not in light
+        assert style.BLUE.lower() not in night and style.DARK[style.BLUE] in night
 
 
 def test_figures_take_their_place_before_they_come(shown):

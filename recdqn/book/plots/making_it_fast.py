@@ -1,0 +1,125 @@
+"""Figures of cost and speed, and of what a network learns by heart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from recdqn.book.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    OLIVE,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    WHITE,
+    box,
+    style,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
+    """Draw horizontal bars that are divided into parts.
+
+    A part has the same colour and letter in every bar, and the legend gives its size in each.
+
+    Args:
+        bars: size of each part, by bar and part; at most eight different parts.
+        unit: unit of the sizes.
+    """
+    parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
+    colors = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, OLIVE)
+    longest = max(sum(bar.values()) for bar in bars.values())
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 1.0 + 0.5 * len(bars) + 0.24 * len(parts)))
+        for y, bar in enumerate(bars.values()):
+            left = 0.0
+            for part, size in bar.items():
+                number = parts.index(part)
+                ax.barh(y, size, left=left, color=colors[number], edgecolor=WHITE, lw=0.5)
+                if size > 0.025 * longest:
+                    letter, ground = "abcdefgh"[number], box(WHITE, "none", 0.2)
+                    ax.text(left + size / 2, y, letter, ha="center", va="center", bbox=ground)
+                left += size
+            ax.text(left, y, f" {_short(left)}", va="center")
+        ax.set_yticks(range(len(bars)), list(bars))
+        ax.set(xlabel=unit, xlim=(0, 1.1 * longest), ylim=(len(bars) - 0.5, -0.5))
+        ax.xaxis.set_major_formatter("{x:,g}")
+        labels = []
+        for letter, part in zip("abcdefgh", parts, strict=False):
+            sizes = " | ".join(_short(bar[part]) if part in bar else "none" for bar in bars.values())
+            labels.append(f"{letter}  {part}: {sizes}")
+        handles = [Patch(color=color) for color in colors[: len(parts)]]
+        fig.legend(handles, labels, loc="outside lower left", fontsize=9)
+    return fig
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def speed_ups(gains: Mapping[str, float]) -> Figure:
+    """Draw improvement factors as bars on a logarithmic axis; bars start at 1."""
+    with style():
+        fig, ax = plt.subplots(figsize=(7.5, 0.9 + 0.34 * len(gains)))
+        values = list(gains.values())
+        ax.barh(range(len(gains)), [value - 1 for value in values], left=1, color=BLUE)
+        for y, value in enumerate(values):
+            ax.text(max(value, 1), y, f" {value:.1f}" if value < 10 else f" {value:.0f}", va="center")
+        ax.axvline(1, color=GREY, lw=1)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_yticks(range(len(gains)), list(gains))
+        ax.set(xlabel="times as good as before", xlim=(None, 2 * max(values)), ylim=(len(gains) - 0.5, -0.5))
+    return fig
+
+
+def seen_and_unseen(
+    updates: Sequence[int], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> Figure:
+    """Draw the errors on training pictures and on other pictures over the course of training.
+
+    Args:
+        updates: gradient steps at each point.
+        curves: for each kind of training, the errors on the training pictures and on the other pictures.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(curves), sharey=True, squeeze=False)
+        for ax, (name, (seen, unseen)) in zip(axes[0], curves.items(), strict=True):
+            ax.plot(updates, seen, marker=".", color=BLUE, label="pictures it was trained with")
+            ax.plot(updates, unseen, "--", marker="x", color=ORANGE, label="other pictures")
+            ax.set(title=name, xlabel="updates", yscale="log")
+        axes[0, 0].set_ylabel("error, as a share of the variance")
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return fig
+
+
+def errors_by_cart_position(
+    position: Tensor, errors: Mapping[str, Tensor], known: tuple[float, float]
+) -> Figure:
+    """Draw each picture's error against the position of the cart in it.
+
+    Args:
+        position: ``[N]``, metres from the middle of the track.
+        errors: for each kind of training, ``[N]``.
+        known: smallest and largest position among the training pictures.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(errors), sharey=True, squeeze=False)
+        for ax, (name, error) in zip(axes[0], errors.items(), strict=True):
+            ax.axvspan(*known, fc=to_rgba(GREY, 0.2), ec=GREY, lw=0.8, label="positions in training")
+            ax.plot(position, error, ".", color=ORANGE, ms=4, label="other pictures")
+            ax.set(title=name, xlabel="position of the cart, m", yscale="log")
+        axes[0, 0].set_ylabel("squared error of a picture")
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return fig

@@ -1,0 +1,84 @@
+"""Figures of training: learning curves and replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from recdqn.book.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, style
+from recdqn.book.recorded import Axis, Record, learning_curve, mean_return
+from recdqn.config import MAX_RETURN, TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def seed_curves(
+    presets: Mapping[str, Sequence[Record]],
+    axis: Axis = "frames",
+    beside: Mapping[str, Sequence[Record]] | None = None,
+) -> Figure:
+    """Draw learning curves: the interquartile mean over seeds, with a band for its 95 % interval.
+
+    The numbers are those of :func:`recdqn.book.recorded.learning_curve`. Each curve is extended to the end of
+    the longest. A single seed has no interval, and its legend says so.
+
+    Args:
+        presets: recorded runs by label, from :func:`recdqn.book.recorded.recorded_runs`.
+        axis: ``"frames"`` (environment steps), or ``"minutes"`` (wall-clock time, on a logarithmic axis).
+        beside: evaluations of single runs by label, from :class:`recdqn.training.Run`, each drawn as a line
+            with dots; only with ``axis="frames"``.
+    """
+    end = max(learning_curve(runs, axis).x[-1] for runs in presets.values())
+    with style():
+        fig, ax = plt.subplots()
+        for number, (label, runs) in enumerate(presets.items()):
+            curve, color = learning_curve(runs, axis, end), (BLUE, ORANGE, GREEN, PURPLE)[number % 4]
+            line = ("-", "--", "-.", ":")[number % 4]  # so that curves differ by more than colour
+            seeds = f"{curve.seeds} seeds" if curve.seeds > 1 else "1 seed, no interval"
+            label = f"{label}\nsolved {curve.solved} of {seeds}"
+            ax.plot(curve.x, curve.iqm, line, color=color, label=label)
+            if curve.low is not None and curve.high is not None:
+                ax.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, lw=0)
+        for label, evaluations in (beside or {}).items():
+            frames, returns = [e["frames"] for e in evaluations], [mean_return(e) for e in evaluations]
+            ax.plot(frames, returns, marker=".", color=RED, lw=1, label=label)
+        if axis == "minutes":
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+        else:
+            ax.set_xlim(0, None)
+            ax.xaxis.set_major_formatter("{x:,.0f}")
+        names = {"frames": "environment steps", "minutes": "minutes of wall-clock time"}
+        ax.set(xlabel=names[axis], ylabel="IQM of the mean return")
+        solved = TrainConfig.solved_return
+        ax.axhline(solved, ls="--", lw=1, color=GREY, label=f"solved: {solved:.0f}")
+        ax.set_ylim(0, MAX_RETURN * 1.08)
+        fig.legend(loc="outside upper left", ncols=3)
+    return fig
+
+
+def replay_counts(draws: Mapping[str, Sequence[Tensor]]) -> Figure:
+    """Draw how often each step of each episode was sampled, a panel for each sampler.
+
+    Args:
+        draws: by sampler, a tensor ``[steps]`` for each episode: draws relative to the mean over all steps.
+    """
+    with style():
+        fig, axes = plt.subplots(1, len(draws), sharey=True)
+        for ax, (name, episodes) in zip(axes, draws.items(), strict=True):
+            at = 0
+            for number, counts in enumerate(episodes):
+                steps = range(at, at + len(counts))
+                ax.plot(
+                    steps, counts, color=(ORANGE, BLUE)[number % 2], label=f"episode of {len(counts)} steps"
+                )
+                at += len(counts) + 5
+            ax.axhline(1, ls="--", lw=1, color=GREY)
+            ax.set(title=name, xlabel="step", yscale="log")
+        axes[0].set_ylabel("draws per step, mean = 1")
+        axes[0].legend()
+    return fig
