@@ -1,14 +1,16 @@
-"""Greedy episodes in an environment of their own, and what can be said from them (chapter 5)."""
+"""Greedy episodes in an environment of their own, with interval estimates."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import stats
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
 from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -17,13 +19,15 @@ from torchrl.modules.utils import get_primers_from_module
 from recdqn.config import EnvConfig
 from recdqn.envs import make_env
 from recdqn.errors import ConfigError
+from recdqn.flow import STEP, walk
 
 EVAL_SEED = 1_000_000  # far from the seeds of training environments
+RESAMPLES = 2_000  # bootstrap resamples of an interval
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns and lengths of greedy episodes, one entry each (chapter 5).
+    """Returns and lengths of greedy episodes, one entry each.
 
     Attributes:
         returns: undiscounted sums of the unscaled rewards.
@@ -51,7 +55,7 @@ class Evaluation:
         result = stats.bootstrap(
             (np.array(self.returns),),
             np.mean,
-            n_resamples=2_000,
+            n_resamples=RESAMPLES,
             method="percentile",
             rng=np.random.default_rng(0),
         )
@@ -66,15 +70,14 @@ class Evaluation:
         )
 
 
-@torch.no_grad()
 def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed: int = 0) -> Evaluation:
-    """Run greedy episodes in a fresh environment, all at once, and return what they reached.
+    """Run greedy episodes in a fresh environment, side by side.
 
     Args:
-        policy: any policy that acts in ``make_env(cfg)``; its recurrent modules' primers are added here.
+        policy: any policy that acts in ``make_env(cfg)``; the primers of its recurrent modules are added.
         cfg: the environment it was trained in.
-        episodes: how many; they run side by side, one environment each.
-        seed: of the environments; the training environments' seeds are never used.
+        episodes: number of episodes, one environment each.
+        seed: of the environments; the seeds of training environments are never used.
 
     Raises:
         ConfigError: if ``episodes`` is not a positive number.
@@ -82,26 +85,38 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
     """
     if episodes < 1:
         raise ConfigError(f"episodes={episodes!r}: expected a number of at least 1")
-    env = make_env(dataclasses.replace(cfg, num_envs=max(episodes, 2)))  # two keep the batch dimension
-    device = next((p.device for p in policy.parameters()), torch.device("cpu"))
-    total = torch.zeros(env.batch_size, dtype=torch.double)  # float32 drifts over 500 small rewards
-    length = torch.zeros(env.batch_size, dtype=torch.long)
-    running = torch.ones(env.batch_size, dtype=torch.bool)
-    with contextlib.closing(env), set_exploration_type(ExplorationType.DETERMINISTIC):
-        _add_primers(env, policy)
-        env.set_seed(EVAL_SEED + seed)
-        td = env.reset()
-        while running[:episodes].any():
-            step, td = env.step_and_maybe_reset(policy(td.to(device)).to("cpu"))
-            total += step["next", "reward"].squeeze(-1) * running
-            length += running
-            running &= ~step["next", "done"].squeeze(-1)
+    cfg = dataclasses.replace(cfg, num_envs=max(episodes, 2))  # two keep the batch dimension
+    total = torch.zeros(cfg.num_envs, dtype=torch.double)  # float32 drifts over 500 small rewards
+    length = torch.zeros(cfg.num_envs, dtype=torch.long)
+    running = torch.ones(cfg.num_envs, dtype=torch.bool)
+    with evaluation_env(policy, cfg, seed) as env:
+        for stage, td in walk(env, greedy(policy)):
+            if stage == STEP:
+                total += td["next", "reward"].squeeze(-1) * running
+                length += running
+                running &= ~td["next", "done"].squeeze(-1)
+                if not running[:episodes].any():
+                    break
     returns = (total[:episodes] / cfg.reward_scale).round(decimals=3)
     return Evaluation(tuple(returns.tolist()), tuple(length[:episodes].tolist()))
 
 
-def _add_primers(env: TransformedEnv, policy: TensorDictModule) -> None:
-    """Let ``env`` carry the states of the policy's recurrent modules; a policy without any needs nothing."""
-    primers = get_primers_from_module(policy, warn=False)
-    if primers is not None:
-        env.append_transform(primers)
+@contextlib.contextmanager
+def evaluation_env(policy: TensorDictModule, cfg: EnvConfig, seed: int) -> Iterator[TransformedEnv]:
+    """Make an environment for greedy episodes of ``policy``, seed it, and close it at the end."""
+    with contextlib.closing(make_env(cfg)) as env:
+        if (primers := get_primers_from_module(policy, warn=False)) is not None:
+            env.append_transform(primers)
+        env.set_seed(EVAL_SEED + seed)
+        yield env
+
+
+def greedy(policy: TensorDictModule) -> Callable[[TensorDictBase], TensorDictBase]:
+    """Return ``policy`` without exploration, for TensorDicts on the CPU."""
+    device = next((p.device for p in policy.parameters()), torch.device("cpu"))
+
+    def act(td: TensorDictBase) -> TensorDictBase:
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            return policy(td.to(device)).to("cpu")
+
+    return act

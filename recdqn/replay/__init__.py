@@ -1,7 +1,7 @@
 """Replay of slices: sampler, buffers, disk space."""
 
 from recdqn.replay.buffer import SliceReplayBuffer
-from recdqn.replay.disk import claim, stored_bytes
+from recdqn.replay.disk import preallocate, stored_bytes
 from recdqn.replay.make import UNUSED, make_replay_buffer
 from recdqn.replay.pixels import PictureReplayBuffer
 from recdqn.replay.sampler import DONE, TRAJECTORY, StepUniformSliceSampler
@@ -13,7 +13,7 @@ __all__ = [
     "PictureReplayBuffer",
     "SliceReplayBuffer",
     "StepUniformSliceSampler",
-    "claim",
+    "preallocate",
     "make_replay_buffer",
     "stored_bytes",
 ]

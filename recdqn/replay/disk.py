@@ -22,7 +22,7 @@ def stored_bytes(cfg: Config, env: TransformedEnv) -> int:
     return cfg.replay.capacity * (step.bytes() // cfg.env.num_envs + added)
 
 
-def claim(scratch: str | Path) -> None:
+def preallocate(scratch: str | Path) -> None:
     """Take all the disk space that a buffer's files may need at once, and remove their names.
 
     Files on disk begin as holes, and a disk that is full when one is filled kills the process. And without

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal that closes: finish the update, save, stop (chapter 5)."""
+"""Graceful stop on Ctrl-C and other signals: finish the update, save, exit."""
 
 from __future__ import annotations
 
@@ -8,72 +8,87 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
-PATIENCE = 3.0  # seconds from the first signal until even a step that hangs is given up
+DEADLINE = 3.0  # seconds from the first signal until a step that hangs is abandoned
+
+# SIGHUP comes when a terminal closes, SIGBREAK is Windows' Ctrl-Break; not every system has every signal.
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
+HAS_TIMER = hasattr(signal, "setitimer")  # POSIX
 
 
 class Stopped(KeyboardInterrupt):
-    """A run was asked to stop; ``status`` is the exit status that shells expect, 130 for Ctrl-C."""
+    """A signal stopped the run; ``status`` is the exit status that shells expect, 130 for Ctrl-C."""
 
     def __init__(self, signum: int, message: str = "") -> None:
         super().__init__(message)
         self.status = 128 + signum
 
 
-class Stop:
-    """While it is entered, the first of some signals is noted, and a second one ends the process at once.
+class Interrupted(Stopped):
+    """A signal arrived inside :meth:`GracefulStop.immediate`."""
 
-    They are SIGINT, SIGTERM, and SIGHUP, which comes when a terminal closes, unless ``nohup`` ignores it.
 
-    Signals reach only the main thread; in another one this does nothing. pygame's library takes SIGTERM for
-    itself where nobody else does, so a process that draws needs this to be stopped by ``kill``.
+class GracefulStop:
+    """Inside the context, the first signal requests a stop and a second one ends the process at once.
+
+    The signals are SIGINT, SIGTERM and SIGHUP (SIGBREAK on Windows); a SIGHUP that the process ignores, as
+    under ``nohup``, stays ignored. A step that still runs ``DEADLINE`` seconds after the first signal is abandoned
+    by :class:`Stopped`, on systems that have interval timers (POSIX).
+
+    Python handles signals in the main thread only; in another thread the context does nothing. pygame's
+    library takes SIGTERM for itself unless another handler is installed, so a process that draws needs this.
 
     Attributes:
-        signal: the signal that asked to stop, or ``None``.
+        signal: the signal that requested the stop, or ``None``.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._now = False
-        self._before: dict[int, object] = {}
+        self._immediate = False
+        self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> GracefulStop:
         if threading.current_thread() is threading.main_thread():
-            handlers = {signal.SIGINT: self._note, signal.SIGTERM: self._note, signal.SIGALRM: self._give_up}
-            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-                handlers[signal.SIGHUP] = self._note
-            self._before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+            handlers = {number: self._request for number in STOP_SIGNALS if not _ignored_hangup(number)}
+            if HAS_TIMER:
+                handlers[signal.SIGALRM] = self._abandon
+            self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+        self.cancel_deadline()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Leave what is inside as soon as a signal comes: nothing there needs to be finished."""
-        self._now = True
+    def immediate(self) -> Iterator[None]:
+        """Inside the context, a signal raises :class:`Interrupted` at once, for work that can be repeated."""
+        self._immediate = True
         try:
             yield
-        except Stopped:
-            pass
         finally:
-            self._now = False
+            self._immediate = False
 
-    def rest(self) -> None:
-        """Wait no longer for what hangs: what comes now ends by itself."""
-        if self._before:
+    def cancel_deadline(self) -> None:
+        """Cancel the deadline; saving may take longer."""
+        if HAS_TIMER and self._previous:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _note(self, signum: int, _: FrameType | None) -> None:
+    def _request(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
-            os._exit(128 + signum)
-        self.signal = signum
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-        if self._now:
-            raise Stopped(signum)
+            os._exit(128 + number)
+        self.signal = number
+        if HAS_TIMER:
+            signal.setitimer(signal.ITIMER_REAL, DEADLINE)
+        if self._immediate:
+            raise Interrupted(number)
 
-    def _give_up(self, signum: int, _: FrameType | None) -> None:
-        raise Stopped(self.signal, f"stopped; a step took longer than {PATIENCE:g} seconds")
+    def _abandon(self, number: int, _: FrameType | None) -> None:
+        raise Stopped(self.signal or number, f"stopped; a step took longer than {DEADLINE:g} seconds")
+
+
+def _ignored_hangup(number: int) -> bool:
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN

@@ -17,7 +17,7 @@ from runs import fresh, start
 
 from recdqn import make_env, make_policy, resume, train
 from recdqn.errors import UserError
-from recdqn.replay import claim, stored_bytes
+from recdqn.replay import preallocate, stored_bytes
 
 MEGABYTE = 1_000_000
 
@@ -67,12 +67,12 @@ def test_files_of_the_buffer_are_filled_and_have_no_names(tmp_path):
     mapped = torch.from_file(str(path), shared=True, size=MEGABYTE, dtype=torch.uint8)
     assert path.stat().st_blocks * 512 < MEGABYTE
     with path.open("rb") as file:
-        claim(tmp_path / "scratch")
+        preallocate(tmp_path / "scratch")
         assert os.fstat(file.fileno()).st_blocks * 512 >= MEGABYTE
     assert list(tmp_path.iterdir()) == []
     mapped.fill_(7)
     assert mapped.sum() == 7 * MEGABYTE
-    claim(tmp_path / "scratch")  # nothing to do
+    preallocate(tmp_path / "scratch")  # nothing to do
 
 
 @pytest.mark.parametrize("saved", [True, False])

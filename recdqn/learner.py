@@ -1,0 +1,88 @@
+"""The learner: everything that a gradient step changes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from tensordict import TensorDictBase
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchrl.envs import TransformedEnv
+from torchrl.objectives import SoftUpdate
+
+from recdqn.config import Config
+from recdqn.errors import NotFinite
+from recdqn.loss import make_loss
+from recdqn.policy import make_policy
+
+
+class Learner:
+    """Networks, optimiser, target network and running average.
+
+    Args:
+        cfg: the whole configuration.
+        env: an environment from :func:`recdqn.make_env`, for its specs.
+
+    Attributes:
+        policy: the policy that explores; it shares its weights with ``loss``.
+        loss: the :class:`recdqn.RecurrentDQNLoss`, with the online and the target network.
+        optimiser: Adam over the online network.
+        target: moves the target network towards the online one.
+        average: a running average of the policy's weights; ``average.module`` is the policy to evaluate.
+
+    Example:
+        >>> learner = Learner(cfg, make_env(cfg.env))
+        >>> for batch in batches:
+        ...     loss, grad_norm = learner.update(batch)
+    """
+
+    def __init__(self, cfg: Config, env: TransformedEnv) -> None:
+        self.cfg = cfg
+        self.policy = make_policy(cfg.policy, env).to(cfg.device)
+        self.loss = make_loss(cfg.loss, self.policy, env)
+        self.target = SoftUpdate(self.loss, tau=cfg.loss.tau)
+        self.average = AveragedModel(self.policy, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.average))
+        self.optimiser = torch.optim.Adam(self.loss.parameters(), lr=cfg.train.learning_rate, fused=True)
+
+    def update(self, batch: TensorDictBase) -> tuple[float, float]:
+        """Make one gradient step on a batch of slices, and move target network and average.
+
+        Args:
+            batch: from the replay buffer, on ``cfg.device``; ``"td_error"`` is written into it.
+
+        Returns:
+            The loss and the norm of its gradient before clipping.
+
+        Raises:
+            NotFinite: if either is not finite; the weights are then unchanged.
+        """
+        loss = self.loss(batch)["loss"]
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.loss.parameters(), self.cfg.train.max_grad_norm)
+        result = loss.item(), norm.item()
+        if not math.isfinite(sum(result)):
+            raise NotFinite(self._not_finite(batch, *result), batch)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.target.step()
+        self.average.update_parameters(self.policy)
+        return result
+
+    def anneal(self, frames: int) -> None:
+        """Set the learning rate for ``frames`` environment steps done: a straight line over the whole run."""
+        cfg = self.cfg.train
+        done = min(frames / cfg.total_frames, 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = cfg.learning_rate + done * (cfg.final_learning_rate - cfg.learning_rate)
+
+    def _not_finite(self, batch: TensorDictBase, loss: float, norm: float) -> str:
+        """Name the first value that is not finite, in the order in which they are computed."""
+        for key, value in batch.exclude("td_error").items(include_nested=True, leaves_only=True):
+            if value.is_floating_point() and not value.isfinite().all():
+                return f"{key!r} in a batch is not finite"
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        for name, parameter in self.loss.named_parameters():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                return f"the gradient of {name} is not finite"
+        return f"the norm of the gradient is {norm}"
