@@ -21,7 +21,7 @@ from benchmarks import buffer, masked, pictures, stop
 from benchmarks.harness import Row
 from recdqn.book.recorded import RESULTS
 from recdqn.book.tables import bench_table
-from recdqn.run.state import manifest
+from recdqn.run.provenance import manifest
 
 ROWS: dict[str, Callable[[], Row]] = {
     "pixel-env": pictures.pixel_env,

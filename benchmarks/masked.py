@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from recdqn import Config, make_collector, make_env, make_policy, make_replay_bu
 from recdqn.book.measure import seconds_by_turns
 from recdqn.config import ENV_ID
 from recdqn.evaluation import EVAL_SEED, Evaluation
+from recdqn.run.folder import Run
 
 PRESET = "masked-cartpole"
 
@@ -87,11 +87,10 @@ def loop_row(frames: int = 6_400, repeats: int = 3) -> Row:
     )
 
 
-def train_without_evaluation(cfg: Config) -> recdqn.training.Run:
-    """Run :func:`recdqn.training` with evaluations that return at once."""
-    module = importlib.import_module("recdqn.training")  # recdqn.training is the function
-    with mock.patch.object(module, "evaluate", lambda *_, **__: Evaluation((0.0,), (1,))):
-        return module.train(cfg, progress=False)
+def train_without_evaluation(cfg: Config) -> Run:
+    """Run :func:`recdqn.train` with evaluations that return at once."""
+    with mock.patch("recdqn.training.evaluate", lambda *_, **__: Evaluation((0.0,), (1,))):
+        return recdqn.train(cfg, progress=False)
 
 
 def solve_row(seeds: tuple[int, ...] = (0, 1, 2, 3, 4), most_frames: int = 100_000) -> Row:

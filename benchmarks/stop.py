@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness import Row
 from recdqn import Config, train
-from recdqn.run.state import CHECKPOINTS
+from recdqn.run.folder import CHECKPOINTS
 
 
 def stop_row(preset: str = "pixel-cartpole", after: int | None = None) -> Row:

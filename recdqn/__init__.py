@@ -9,30 +9,33 @@ if TYPE_CHECKING:
     from recdqn.doctor import diagnose
     from recdqn.envs import make_env
     from recdqn.evaluation import evaluate
+    from recdqn.learner import Learner
     from recdqn.loss import RecurrentDQNLoss
     from recdqn.policy import make_policy
     from recdqn.replay import make_replay_buffer
-    from recdqn.run.state import load_checkpoint, save_checkpoint
+    from recdqn.run.folder import load_checkpoint, save_checkpoint
     from recdqn.training import resume, train
 
 # The module of each public name, loaded when the name is first used: PyTorch and TorchRL take seconds.
 _MODULES = {
     "Config": "recdqn.config",
+    "Learner": "recdqn.learner",
     "RecurrentDQNLoss": "recdqn.loss",
     "diagnose": "recdqn.doctor",
     "evaluate": "recdqn.evaluation",
-    "load_checkpoint": "recdqn.run.state",
+    "load_checkpoint": "recdqn.run.folder",
     "make_collector": "recdqn.collect",
     "make_env": "recdqn.envs",
     "make_policy": "recdqn.policy",
     "make_replay_buffer": "recdqn.replay",
     "resume": "recdqn.training",
-    "save_checkpoint": "recdqn.run.state",
+    "save_checkpoint": "recdqn.run.folder",
     "train": "recdqn.training",
 }
 
 __all__ = [
     "Config",
+    "Learner",
     "RecurrentDQNLoss",
     "diagnose",
     "evaluate",

@@ -35,11 +35,11 @@ from recdqn.run.folder import (
     write_config,
 )
 from recdqn.run.lock import lock
-from recdqn.run.loggers import LoggerName, Log, check_logger
+from recdqn.run.loggers import Log, LoggerName, check_logger
 from recdqn.run.signals import GracefulStop, Interrupted, Stopped
 from recdqn.run.state import Checkpoints
 
-NOT_FINITE = "not-finite.pt"  # in a run folder: the batch and the networks that gave a value that is not finite
+NOT_FINITE = "not-finite.pt"  # in a run folder: batch and networks that gave a value that is not finite
 
 
 def train(
@@ -220,7 +220,7 @@ def _load(checkpoints: Checkpoints, collection: Collection, at: Progress) -> Non
 
 @contextlib.contextmanager
 def _explained(out: Path | None, learner: Learner, at: Progress) -> Iterator[None]:
-    """End a failed run with one line; keep the batch and the networks that gave a value that is not finite."""
+    """End a failed run with one line; save what reproduces a value that is not finite."""
     try:
         yield
     except NotFinite as error:

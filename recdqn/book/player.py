@@ -30,7 +30,8 @@ from recdqn.errors import UserError
 from recdqn.evaluation import EVAL_SEED
 from recdqn.flow import MOMENTS, MOVE, walk
 from recdqn.policy import make_policy
-from recdqn.run.state import load_checkpoint, manifest
+from recdqn.run.folder import load_checkpoint
+from recdqn.run.provenance import manifest
 
 EPISODE = RESULTS / "episode.json"
 PICTURES = RESULTS.parent / "book" / "_static" / "episode.png"

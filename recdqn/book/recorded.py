@@ -14,7 +14,7 @@ from scipy import stats
 
 from recdqn.config import PRESETS
 from recdqn.errors import ConfigError, UserError
-from recdqn.run.state import CONFIG, MANIFEST, METRICS
+from recdqn.run.folder import CONFIG, MANIFEST, METRICS
 
 RESULTS = Path(__file__).parents[2] / "results"
 RESAMPLES = 2_000  # bootstrap resamples of the seeds
@@ -27,7 +27,7 @@ def recorded_runs(preset: str, folder: Path = RESULTS) -> list[Record]:
     """Return the recorded runs of ``preset``, ordered by seed.
 
     Each has ``"path"``, ``"seed"``, ``"config"``, ``"manifest"``, ``"evaluations"`` and ``"final"`` (``None``
-    for a run that was not solved), as :func:`recdqn.run.state.save_checkpoint` wrote them.
+    for a run that was not solved), as :func:`recdqn.run.folder.save_checkpoint` wrote them.
 
     Raises:
         UserError: if there is no recorded run.

@@ -14,7 +14,7 @@ from recdqn.errors import UserError
 from recdqn.loss import make_loss
 from recdqn.policy import make_policy
 from recdqn.replay import make_replay_buffer
-from recdqn.run.state import load_checkpoint
+from recdqn.run.folder import load_checkpoint
 
 PARTS = ("env", "policy", "buffer", "batch", "loss")
 COLLECTIONS = 8  # that a saved policy plays to fill a buffer

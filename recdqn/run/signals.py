@@ -35,8 +35,8 @@ class GracefulStop:
     """Inside the context, the first signal requests a stop and a second one ends the process at once.
 
     The signals are SIGINT, SIGTERM and SIGHUP (SIGBREAK on Windows); a SIGHUP that the process ignores, as
-    under ``nohup``, stays ignored. A step that still runs ``DEADLINE`` seconds after the first signal is abandoned
-    by :class:`Stopped`, on systems that have interval timers (POSIX).
+    under ``nohup``, stays ignored. On POSIX systems, :class:`Stopped` abandons a step that still runs
+    ``DEADLINE`` seconds after the first signal.
 
     Python handles signals in the main thread only; in another thread the context does nothing. pygame's
     library takes SIGTERM for itself unless another handler is installed, so a process that draws needs this.

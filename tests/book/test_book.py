@@ -233,7 +233,7 @@ def test_every_message_of_a_run_is_explained(module):
     said = " ".join(re.findall(r"`([^`]+)`", page))
     missing = []
     for fragment in longest_fragments(module):
-        parts = [part.strip(" ;:,()'") for part in re.split(r"[;(]|'recdqn train", fragment)]
+        parts = [part.strip(" ;:,()'") for part in re.split(r"[;(]|'recdqn resume", fragment)]
         if not any(part in said for part in parts if len(part) > 5):
             missing.append(fragment)
     assert missing == []

@@ -102,7 +102,7 @@ def test_a_file_that_may_not_grow_ends_the_run(tiny, tmp_path):
     run = start(fresh, cfg, out, log=log, limit=150_000)
     run.join(60)
     assert run.exitcode == 1
-    assert "cannot write into" in log.read_text() and "recdqn train --resume" in log.read_text()
+    assert "cannot write into" in log.read_text() and "recdqn resume" in log.read_text()
     check_intact(cfg, out)
 
 
@@ -139,7 +139,7 @@ def test_a_disk_that_cannot_be_written_any_more(tmp_path, how):
     told = json.loads(ran.stdout.splitlines()[-1])
     reason = {"full": "No space left on device|a write failed, 0 MB are free"}
     reason["read-only"] = "Read-only file system"
-    advice = f"make room and go on from the last checkpoint by 'recdqn train --resume {tmp_path}/run'"
+    advice = f"make room, then resume from the last checkpoint with 'recdqn resume {tmp_path}/run'"
     assert re.fullmatch(rf"cannot write into {tmp_path}/run \(({reason[how]})\): {advice}", told["line"])
     assert len(told["states"]) == 2 and all(name.startswith("checkpoint-") for name in told["states"])
     assert told["left"] == []

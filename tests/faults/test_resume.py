@@ -1,6 +1,5 @@
 """A run that is killed, stopped or damaged, and then resumed, ends as if nothing had happened."""
 
-import fcntl
 import io
 import json
 import os
@@ -8,7 +7,6 @@ import pickle
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 import zipfile
@@ -21,11 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import command, fresh, go_on, hang, start
 
-from recdqn import Config, load_checkpoint, resume, train
+from recdqn import Config, evaluate, load_checkpoint, resume, train
 from recdqn.envs.processes import Workers
 from recdqn.envs.replayable import Game
 from recdqn.errors import UserError
 from recdqn.loss import RecurrentDQNLoss
+from recdqn.run.lock import lock
 from recdqn.run.signals import Stopped
 from recdqn.run.state import Checkpoints
 
@@ -214,7 +213,7 @@ def test_stopped_between_two_updates(short, tmp_path, monkeypatch, call):
         return forward(self, batch)
 
     monkeypatch.setattr(RecurrentDQNLoss, "forward", stop)
-    with pytest.raises(Stopped, match=f"^stopped after {128 + (call - 1) // 2 * 64} frames; go on by"):
+    with pytest.raises(Stopped, match=f"^stopped after {128 + (call - 1) // 2 * 64} frames; resume with"):
         fresh(short, tmp_path / "run")
     monkeypatch.undo()
     seconds = parts_seconds(tmp_path / "run")
@@ -233,8 +232,7 @@ def parts_seconds(out):
 
 
 def test_an_evaluation_is_broken_off_and_comes_again(short, whole, tmp_path, monkeypatch):
-    training, played = sys.modules["recdqn.training"], []
-    evaluate = training.evaluate
+    played = []
 
     def stop(*args, **kwargs):
         played.append(1)
@@ -244,7 +242,7 @@ def test_an_evaluation_is_broken_off_and_comes_again(short, whole, tmp_path, mon
             played.append("waited")
         return evaluate(*args, **kwargs)
 
-    monkeypatch.setattr(training, "evaluate", stop)
+    monkeypatch.setattr("recdqn.training.evaluate", stop)
     with pytest.raises(Stopped, match="^stopped after 512 frames"):
         fresh(short, tmp_path / "run")
     monkeypatch.undo()
@@ -266,10 +264,10 @@ def test_patience_ends_where_saving_begins(short, whole, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return forward(self, batch)
 
-    monkeypatch.setattr("recdqn.run.signals.PATIENCE", 0.25)
+    monkeypatch.setattr("recdqn.run.signals.DEADLINE", 0.25)
     monkeypatch.setattr(Checkpoints, "save", slow)
     monkeypatch.setattr(RecurrentDQNLoss, "forward", stop)
-    with pytest.raises(Stopped, match="^stopped after 128 frames; go on by"):
+    with pytest.raises(Stopped, match="^stopped after 128 frames; resume with"):
         fresh(short.replace(train={"save_seconds": 60.0}), tmp_path / "run")
     monkeypatch.undo()
     assert len(newest(tmp_path / "run")) == 1
@@ -299,7 +297,7 @@ def test_a_checkpoint_without_a_part_is_refused(killed, whole, capsys):
         for name, content in files.items():
             new.writestr(name, content)
     resume(killed, progress=False)
-    assert "cannot be used (other parts than expected)" in capsys.readouterr().err
+    assert "cannot be used (ValueError: other parts than expected)" in capsys.readouterr().err
     assert same(outcome(killed), whole[0])
 
 
@@ -542,11 +540,8 @@ def test_episodes_of_unknown_environments_begin_anew(killed, short, capsys, monk
 
 
 def test_two_processes_do_not_train_in_one_folder(killed):
-    folder = os.open(killed, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match="another process trains in"):
+    with lock(killed), pytest.raises(UserError, match="another process trains in"):
         resume(killed, progress=False)
-    os.close(folder)
     resume(killed, progress=False)
 
 
@@ -569,7 +564,7 @@ def test_a_signal_saves_and_stops(tmp_path, preset, number, status):
     run.join(30)
     assert run.exitcode == status
     last = log.read_text().splitlines()[-1]
-    assert last.startswith("recdqn: stopped after ") and last.endswith(f"'recdqn train --resume {out}'")
+    assert last.startswith("recdqn: stopped after ") and last.endswith(f"'recdqn resume {out}'")
     frames = int(last.split()[3])
     (path,) = newest(out)
     with zipfile.ZipFile(path) as file:

@@ -4,11 +4,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from runs import start
 
-from recdqn import Config
+from recdqn import Config, evaluate, train
 
 FRAMES = 100_000
 WARM = 60_000  # environment steps: the replay buffer is full then
@@ -25,16 +26,15 @@ def used():
 
 
 def soak(cfg, out):
-    """Train, and write down what is used before every evaluation."""
-    training = sys.modules["recdqn.training"]
-    evaluate, found = training._evaluate, {}
+    """Train, and record the resources in use before every evaluation; none reaches the solved return."""
+    found = {}
 
-    def watched(run, number):
-        found[number * cfg.train.frames_per_batch] = used()
-        return evaluate(run, number)
+    def watched(policy, env, episodes, seed):
+        found[seed * cfg.train.frames_per_batch] = used()  # an evaluation's seed counts collections
+        return evaluate(policy, env, episodes, seed)
 
-    training._evaluate = watched
-    training.train(cfg, out=out / "run", progress=False)
+    with mock.patch("recdqn.training.evaluate", watched):
+        train(cfg, out=out / "run", progress=False)
     (out / "used.json").write_text(json.dumps(found))
 
 

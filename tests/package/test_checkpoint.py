@@ -6,8 +6,8 @@ import torch
 
 from recdqn import evaluate, load_checkpoint, save_checkpoint, train
 from recdqn.errors import UserError
-from recdqn.run import state
-from recdqn.run.state import CHECKPOINTS, CONFIG, MANIFEST, METRICS, WEIGHTS
+from recdqn.run.folder import CHECKPOINTS, CONFIG, MANIFEST, METRICS, WEIGHTS, create_folder
+from recdqn.run.provenance import source_commit
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def test_not_a_run(tmp_path):
 
 
 def test_a_run_without_an_evaluation(tiny, tmp_path):
-    state.prepare_run(tmp_path / "run", tiny)
-    with pytest.raises(UserError, match="has no metrics.json and no policy.pt; .*recdqn train --resume"):
+    create_folder(tmp_path / "run", tiny)
+    with pytest.raises(UserError, match="has no metrics.json and no policy.pt; .*recdqn resume"):
         load_checkpoint(tmp_path / "run")
 
 
 def test_a_run_of_another_version_names_it(tiny, tmp_path):
     """Settings that this version does not know are refused with the version that does."""
-    state.prepare_run(tmp_path, tiny)
+    create_folder(tmp_path, tiny)
     config, manifest = (json.loads((tmp_path / name).read_text()) for name in (CONFIG, MANIFEST))
     config["train"]["cosine"] = True
     manifest["versions"]["recdqn"] = "9.1.0"
@@ -70,7 +70,7 @@ def test_a_run_of_another_version_names_it(tiny, tmp_path):
 
 def test_a_used_folder_is_not_overwritten(run, tmp_path, tiny):
     before = (tmp_path / "run" / WEIGHTS).read_bytes()
-    with pytest.raises(UserError, match="run is not empty, it holds a run: .*recdqn train --resume"):
+    with pytest.raises(UserError, match="run is not empty, it holds a run: .*recdqn resume"):
         train(tiny, out=tmp_path / "run", progress=False)
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
 
@@ -102,7 +102,7 @@ def test_weights_hold_no_code(run, tmp_path):
         load_checkpoint(tmp_path / "run")
 
 
-def test_the_commit_is_marked_where_the_source_was_changed(tmp_path, monkeypatch):
+def test_the_commit_is_marked_where_the_source_was_changed(tmp_path):
     """A run that is recorded again removes the old one first; that is no change of what makes it."""
 
     def git(*command):
@@ -115,10 +115,9 @@ def test_the_commit_is_marked_where_the_source_was_changed(tmp_path, monkeypatch
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    monkeypatch.setattr(state, "__file__", str(tmp_path / "recdqn" / "state.py"))
-    clean = state.manifest()["commit"]
+    clean = source_commit(tmp_path / "recdqn")
     assert len(clean) == 12
     (tmp_path / "results" / "run.json").unlink()
-    assert state.manifest()["commit"] == clean
+    assert source_commit(tmp_path / "recdqn") == clean
     (tmp_path / "recdqn" / "code.py").write_text("changed")
-    assert state.manifest()["commit"] == f"{clean}-dirty"
+    assert source_commit(tmp_path / "recdqn") == f"{clean}-dirty"

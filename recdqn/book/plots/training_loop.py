@@ -29,7 +29,7 @@ def seed_curves(
     Args:
         presets: recorded runs by label, from :func:`recdqn.book.recorded.recorded_runs`.
         axis: ``"frames"`` (environment steps), or ``"minutes"`` (wall-clock time, on a logarithmic axis).
-        beside: evaluations of single runs by label, from :class:`recdqn.training.Run`, each drawn as a line
+        beside: evaluations of single runs by label, from :class:`recdqn.run.folder.Run`, each drawn as a line
             with dots; only with ``axis="frames"``.
     """
     end = max(learning_curve(runs, axis).x[-1] for runs in presets.values())
