@@ -10,7 +10,7 @@ For tests and styles, in the page:
 - ``button[data-go]`` is ``previous`` or ``next``; ``input[data-choose]`` is ``wiring`` or ``step``.
 - ``.stepper-panel`` has the same three, and is hidden unless it is shown. In it,
   ``td[data-place][data-key]`` has ``data-value`` (JSON, ``null`` where there is no entry) and ``data-mark``
-  (see ``recdqn.book.player.marks``).
+  (see ``recdqn.book.stepper.marks``).
 - ``[role=status]`` is what is said of the moment.
 """
 
