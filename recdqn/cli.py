@@ -112,8 +112,8 @@ def doctor(target: str, /) -> None:
     """Look for silent bugs in a recurrent pipeline; the exit status is 1 if there are errors.
 
     Args:
-        target: MODULE:FUNCTION, a function that returns a dictionary with some of env, policy, buffer, batch
-            and loss; or the folder that recdqn train saved into.
+        target: MODULE:FUNCTION, a function that returns a dictionary with some of env, policy, buffer,
+            batch, loss and updater; or the folder that recdqn train saved into.
     """
     from recdqn.doctor.parts import parts_of
 

@@ -1,45 +1,37 @@
-"""Get the parts to look at: from a function of the reader's, or from a saved run (the field guide)."""
+"""Parts to examine, from a function or from a saved run."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 from torchrl.objectives import SoftUpdate
 
 from recdqn.collect import make_collector
+from recdqn.doctor import PARTS
 from recdqn.envs import make_env
-from recdqn.errors import UserError
+from recdqn.errors import UserError, resolve
 from recdqn.loss import make_loss
 from recdqn.policy import make_policy
 from recdqn.replay import make_replay_buffer
 from recdqn.run.folder import load_checkpoint
 
-PARTS = ("env", "policy", "buffer", "batch", "loss")
-COLLECTIONS = 8  # that a saved policy plays to fill a buffer
+COLLECTIONS = 8  # to fill the buffer of a saved run
 
 
 def parts_of(target: str) -> dict[str, Any]:
     """Return the parts that ``target`` names: the folder of a run, or ``"module:function"``.
 
     Raises:
-        UserError: if it names neither, or the function does not return a dictionary of parts.
+        UserError: if ``target`` is neither, or the function does not return a dictionary of parts.
     """
     if Path(target).is_dir():
         return parts_of_run(target)
-    module_name, colon, function_name = target.partition(":")
-    if not colon:
-        raise UserError(f"{target!r} is neither the folder of a run nor MODULE:FUNCTION")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and lacks something itself
-        raise UserError(f"there is no module {module_name!r} here: name a file without its .py") from None
-    function = getattr(module, function_name, None)
+    if ":" not in target:
+        raise UserError(f"{target!r}: expected the folder of a run or MODULE:FUNCTION")
+    function = resolve(target)
     if not callable(function):
-        raise UserError(f"{module_name!r} has no function {function_name!r}")
+        raise UserError(f"{target!r} is a {type(function).__name__}: expected a function")
     parts = function()
     if not isinstance(parts, dict):
         raise UserError(
@@ -51,7 +43,7 @@ def parts_of(target: str) -> dict[str, Any]:
 
 
 def parts_of_run(path: str | Path) -> dict[str, Any]:
-    """Build a saved run's pipeline again, with its weights, and let its policy fill a small buffer.
+    """Build the pipeline of a saved run again, with its weights, and fill a small buffer with its policy.
 
     Raises:
         UserError: if ``path`` is not the folder of a run, or its files cannot be read.
@@ -69,8 +61,8 @@ def parts_of_run(path: str | Path) -> dict[str, Any]:
         pass
     collector.shutdown(close_env=False)
     loss = make_loss(cfg.loss, policy, env)
-    SoftUpdate(loss, tau=cfg.loss.tau)
-    return {"env": env, "policy": policy, "buffer": buffer, "loss": loss}
+    updater = SoftUpdate(loss, tau=cfg.loss.tau)
+    return {"env": env, "policy": policy, "buffer": buffer, "loss": loss, "updater": updater}
 
 
 def _list(names: Any) -> str:

@@ -178,9 +178,9 @@ def test_doctor_of_a_run(saved, monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("no_such_folder", "'no_such_folder' is neither the folder of a run nor MODULE:FUNCTION"),
-        ("no_such_module:parts", "there is no module 'no_such_module' here: name a file without its .py"),
-        ("my_pipeline:no_such", "'my_pipeline' has no function 'no_such'"),
+        ("no_such_folder", "'no_such_folder': expected the folder of a run or MODULE:FUNCTION"),
+        ("no_such_module:parts", "there is no module 'no_such_module' here"),
+        ("my_pipeline:no_such", "the module 'my_pipeline' has no 'no_such'"),
         ("my_pipeline:nothing", "my_pipeline:nothing returned a NoneType: expected a dictionary of 'env', "),
         ("my_pipeline:odd", "my_pipeline:odd returned 'model': expected some of 'env', "),
         (".", ". is not a run: "),

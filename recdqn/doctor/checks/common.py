@@ -1,0 +1,38 @@
+"""Helpers of several checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs import Compose, Transform, TransformedEnv
+from torchrl.envs.common import EnvBase
+
+Found = Iterator[tuple[str, str]]  # codes and messages
+
+TOLERANCE = 1e-5  # smaller changes, relative to the value that changes, are rounding
+IMAGE_SIZE = 784  # smallest number of elements that an image has
+
+
+def transforms_of(env: EnvBase) -> list[Transform]:
+    """Return the transforms of the outermost environment, in order."""
+    if not isinstance(env, TransformedEnv):
+        return []
+    return list(env.transform) if isinstance(env.transform, Compose) else [env.transform]
+
+
+def is_image(value: Tensor, batch_dims: int) -> bool:
+    """Return whether ``value`` ``[*batch, ...]`` holds images, by its size."""
+    return value.ndim - batch_dims >= 2 and value.shape[batch_dims:].numel() >= IMAGE_SIZE
+
+
+def leaves(td: TensorDictBase) -> list[Tensor]:
+    """Return the tensors of ``td``, ordered by key."""
+    return [value for _, value in sorted(td.items(True, True), key=lambda item: str(item[0]))]
+
+
+def name_of(value: Any) -> str:
+    """Return a function's name, or the class of another object."""
+    return getattr(value, "__name__", type(value).__name__)

@@ -1,0 +1,168 @@
+"""Checks of the replay buffer and its batches."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDictBase, unravel_key
+from torch import Tensor
+
+from recdqn.doctor.checks.common import Found, is_image
+from recdqn.doctor.slices import adjacent, marked_starts, valid_steps
+from recdqn.doctor.subject import Skip, Subject
+
+JUMP = 5  # times the largest second difference in the rollout
+FEW = 30  # second differences are too few to know the largest
+STATE_TOLERANCE = 1e-3  # a stored state may have been rounded
+
+
+def continuity(subject: Subject) -> Found:
+    """Look for steps that do not begin where the previous step ended, although nothing marks a break."""
+    pairs = breaks = at_cursor = in_storage = unmarked = 0
+    for batch in subject.batches:
+        flat, apart = batch.reshape(-1), _disconnected(subject, batch)
+        done, init = flat["next", "done"].reshape(-1)[:-1], marked_starts(batch)[1:]
+        unexplained = apart & ~init & ~done
+        pairs += int((adjacent(batch) & ~init & ~done).sum())
+        breaks += int(unexplained.sum())
+        stored_apart, cursor = _storage_breaks(subject, batch)
+        in_storage += int((unexplained & stored_apart).sum())
+        at_cursor += int((unexplained & cursor).sum())
+        unmarked += int((apart & done & ~init).sum())
+    if breaks > pairs / 2:
+        yield "unrelated-transitions", f"{breaks} of {pairs} steps do not begin where the previous one ended"
+        return
+    if at_cursor:
+        yield "slice-over-cursor", f"at {at_cursor} of {pairs} steps the oldest step follows the newest step"
+    if (others := breaks - at_cursor - in_storage) > 0:
+        yield (
+            "slice-over-episodes",
+            f"{others} of {pairs} steps do not begin where the previous one ended, and nothing marks it",
+        )
+    unmarked += in_storage
+    if unmarked:
+        yield "is-init-lost", f"'is_init' is false at the start of {unmarked} slices"
+
+
+def _disconnected(subject: Subject, batch: TensorDictBase) -> Tensor:
+    """Return which adjacent steps ``[N - 1]`` do not connect: one ends elsewhere than the next begins."""
+    keys = [k for k in subject.batch_observations if batch.get(unravel_key(("next", k)), None) is not None]
+    if not keys or batch.numel() < 2:
+        raise Skip("the batch holds no next observation to compare with")
+    flat, apart = batch.reshape(-1), torch.zeros(batch.numel() - 1, dtype=torch.bool)
+    for key in keys:
+        apart |= (flat[key][1:] != flat["next"].get(key)[:-1]).flatten(1).any(-1)
+    return apart & adjacent(batch)
+
+
+def _storage_breaks(subject: Subject, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
+    """Return which steps ``[N - 1]`` are not adjacent in the buffer, and which are at its write cursor."""
+    index = batch.get("index", None)
+    if "buffer" not in subject.given or index is None:
+        return (torch.zeros(batch.numel() - 1, dtype=torch.bool),) * 2
+    index, buffer = index.reshape(batch.numel(), -1), subject.buffer  # time first
+    size = buffer.storage.shape[0]
+    distance = (index[1:, 0] - index[:-1, 0]) % size
+    together = (distance == 1) | (
+        (distance == 0) & (batch.ndim > 1)
+    )  # the steps of a stored row share an index
+    together &= (index[1:, 1:] == index[:-1, 1:]).all(-1)
+    return ~together, together & (distance == 1) & (index[1:, 0] == buffer.write_count % size)
+
+
+def observation_jumps(subject: Subject) -> Found:
+    """Compare the second differences of stored observations with those in the environment."""
+    for key in subject.batch_observations:
+        seen = [step.before.get(key, None) for step in subject.steps]
+        dims = subject.steps[0].before.ndim
+        if seen[0] is None or not seen[0].is_floating_point() or is_image(seen[0], dims):
+            continue
+        path = torch.stack(seen)  # [steps, *batch, elements]
+        inside = ~torch.stack([step.done for step in subject.steps])
+        usual = path.diff(n=2, dim=0)[inside[:-2] & inside[1:-1]].abs()
+        if len(usual) < FEW:
+            raise Skip("the rollout is too short to know how far observations jump")
+        most = usual.amax(0)
+        most[most == 0] = torch.inf  # elements that never changed say nothing
+        far = count = 0
+        for batch in subject.batches:
+            flat = batch.reshape(-1)
+            here, after = flat[key], flat["next"].get(key, None)
+            if after is None:
+                continue
+            inner = adjacent(batch) & ~_disconnected(subject, batch) & ~marked_starts(batch)[1:]
+            bend = (after[1:] - 2 * here[1:] + here[:-1]).abs()[inner]
+            far += int((bend > JUMP * most + 1e-6).flatten(1).any(-1).sum())
+            count += len(bend)
+        if far:
+            yield (
+                "impossible-steps",
+                f"{key!r} jumps in {far} of {count} sampled steps: its second difference is more than {JUMP} "
+                f"times the largest in {len(usual)} steps of the environment",
+            )
+
+
+def stored_states(subject: Subject) -> Found:
+    """Look for ``"is_init"`` and the recurrent states, and compare the states with what was written."""
+    if subject.batch.get("is_init", None) is None:
+        yield "is-init-lost", "the batch has no 'is_init'"
+    for key in subject.state_inputs:
+        values = [batch.get(key, None) for batch in subject.batches]
+        if any(value is None for value in values):
+            yield "state-lost", f"the batch has no {key!r}"
+        elif not any(value.any() for value in values) and max(map(len, subject.slices)) > 1:
+            yield "state-lost", f"{key!r} is zero at every step of {len(values)} batches"
+        else:
+            yield from _stored_state(subject, key)
+
+
+def _stored_state(subject: Subject, key: NestedKey) -> Found:
+    """Compare a state with what the previous step wrote, and with zero where episodes begin."""
+    stale = pairs = kept = starts = 0
+    for batch in subject.batches:
+        flat = batch.reshape(-1)
+        count, written = flat.get("step_count", None), flat.get(unravel_key(("next", key)), None)
+        if count is not None:
+            start = (count.reshape(-1) == 0) & valid_steps(batch)
+            kept += int(flat[key][start].flatten(1).any(-1).sum())
+            starts += int(start.sum())
+        if written is not None:
+            inside = adjacent(batch) & ~_disconnected(subject, batch) & ~marked_starts(batch)[1:]
+            inside &= ~flat["next", "done"].reshape(-1)[:-1]
+            far = ((flat[key][1:] - written[:-1]).abs() > STATE_TOLERANCE).flatten(1).any(-1)
+            stale, pairs = stale + int((inside & far).sum()), pairs + int(inside.sum())
+    if stale > pairs / 10:
+        yield (
+            "state-not-carried",
+            f"stored {key!r} is not what the previous step wrote, at {stale} of {pairs} steps",
+        )
+    if kept:
+        yield (
+            "state-over-episode",
+            f"stored {key!r} is not zero at {kept} of {starts} first steps of episodes",
+        )
+
+
+def image_storage(subject: Subject) -> Found:
+    """Count the bytes that images take in the storage."""
+    stored, capacity = subject.batch, subject.batch.numel()
+    if "buffer" in subject.given:
+        storage = subject.buffer.storage
+        stored = storage.get(slice(0, 1))
+        stored = stored[0].unsqueeze(0) if isinstance(stored, list) else stored
+        if not isinstance(stored, TensorDictBase):
+            raise Skip("the storage does not hold TensorDicts")
+        capacity = storage.max_size * stored.shape[storage.ndim :].numel()
+    for key in map(unravel_key, stored.keys(True, True)):
+        value = stored.get(key)
+        if not isinstance(value, Tensor) or not is_image(value, stored.ndim):
+            continue
+        step = value.nbytes / stored.numel()
+        size = f"{step:,.0f} bytes per step, {step * capacity / 1e9:.2g} GB for {capacity:,} steps"
+        if value.is_floating_point():
+            small = value.numel() / stored.numel()
+            yield (
+                "pixels-float32",
+                f"{key!r} is {value.dtype}: {size}; as uint8 it takes {small:,.0f} per step",
+            )
+        if key[0] == "next" and (root := unravel_key(key[1:])) in stored.keys(True):
+            yield "pixels-twice", f"{key!r} is stored in addition to {root!r}: {size} for the copy"

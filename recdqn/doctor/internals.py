@@ -1,0 +1,48 @@
+"""All uses of other libraries' private attributes in the doctor."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.data import ReplayBuffer
+from torchrl.data.replay_buffers.samplers import Sampler
+from torchrl.objectives.utils import TargetNetUpdater
+
+
+def copy_buffer(buffer: ReplayBuffer) -> ReplayBuffer:
+    """Return a buffer that reads the same storage through copies of the sampler and the transforms.
+
+    It does not prefetch. TorchRL 0.14.1 has no public way: a new buffer would lose what a subclass adds and
+    attach itself to the storage, and ``copy.copy`` gives the shared storage another generator.
+    """
+    twin = object.__new__(type(buffer))
+    twin.__dict__.update(vars(buffer))
+    twin._sampler = _copy_sampler(buffer.sampler, random_generator(buffer))
+    twin._transform = copy.deepcopy(buffer.transform)
+    twin._prefetch = False
+    return twin
+
+
+def random_generator(buffer: ReplayBuffer) -> torch.Generator | None:
+    """Return the generator from which ``buffer`` draws; ``None`` if it draws from the global one.
+
+    TorchRL 0.14.1 has ``set_rng``, but no public way to read it.
+    """
+    return buffer._rng
+
+
+def updated_parameters(updater: TargetNetUpdater) -> tuple[TensorDictBase, TensorDictBase]:
+    """Return the parameters from which ``updater`` computes the target networks, and those of the targets.
+
+    TorchRL 0.14.1 has them in the updater's loss as well, but in a deep copy of an updater the two differ.
+    """
+    return updater._sources, updater._targets
+
+
+def _copy_sampler(sampler: Sampler, generator: torch.Generator | None) -> Sampler:
+    try:
+        return copy.deepcopy(sampler, {id(generator): generator})  # generators cannot be copied
+    except Exception:  # nor can compiled parts, such as sum trees; sampling does not change those
+        return copy.copy(sampler)

@@ -1,0 +1,102 @@
+"""The report, the reasons for what was not checked, and parts that cannot be used."""
+
+import doctest
+
+import pytest
+import torch
+from pipelines import loss_parts, network, pipeline, played, select, stored
+from planted_data import image_buffer
+from planted_loss import stock_loss
+from torch import nn
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+import recdqn
+from recdqn import diagnose
+from recdqn.doctor import BUGS, Finding, Report
+from recdqn.errors import UserError
+
+
+def test_the_example_is_true():
+    (example,) = doctest.DocTestFinder().find(diagnose, "diagnose", globs=vars(recdqn).copy())
+    names = {name: getattr(recdqn, name) for name in recdqn.__all__}
+    example.globs.update(names)
+    assert doctest.DocTestRunner().run(example).failed == 0 and example.examples
+
+
+def test_report_in_a_terminal_and_in_a_notebook():
+    report = diagnose(**select(stock_loss(), "buffer", "loss"))
+    text = str(report).splitlines()
+    assert text[0] == f"1 error, 0 warnings; {len(report.checked)} of {len(BUGS)} checks ran"
+    assert text[1].split()[:2] == ["error", "target-leak"] and max(map(len, text)) <= 78
+    assert "Fix: " + BUGS["target-leak"].fix in " ".join(str(report).split())
+    shown = report._repr_html_()
+    assert "<table" in shown and ">target-leak</td>" in shown and "no env given" in shown
+    assert diagnose(**loss_parts())._repr_html_() is None  # then the text is shown
+
+
+def test_markup_in_a_message_is_escaped():
+    report = Report((Finding("no-primer", "error", "<script>", "a & b"),), ("no-primer",))
+    assert "&lt;script&gt;" in report._repr_html_() and "<script>" not in report._repr_html_()
+
+
+def test_errors_come_first():
+    report = diagnose(**image_buffer(torch.float32, twice=True), policy=network(), loss=loss_parts()["loss"])
+    assert codes_by_severity(report) == ["error"] * len(report.errors) + ["warning"] * 2
+
+
+def codes_by_severity(report):
+    return [finding.severity for finding in report.findings]
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "reason"),
+    [
+        (lambda: {"policy": network()}, "target-leak", "no loss and no batch given"),
+        (lambda: {"policy": network()}, "no-primer", "no env given"),
+        (lambda: select(loss_parts(), "loss"), "target-frozen", "no updater given"),
+        (
+            lambda: {"buffer": TensorDictReplayBuffer(storage=LazyTensorStorage(5), batch_size=2)},
+            "state-lost",
+            "the buffer is empty",
+        ),
+    ],
+)
+def test_what_was_not_checked_has_a_reason(parts, code, reason):
+    report = diagnose(**parts())
+    assert report.skipped[code] == reason
+    assert set(report.skipped) | set(report.checked) == set(BUGS)
+    assert f"not checked, {reason}: " in " ".join(str(report).split())
+
+
+def test_a_part_that_does_not_run_hides_no_other():
+    def broken(batch):
+        raise ValueError("no such key\nsecond line")
+
+    policy, data = played()
+    report = diagnose(policy=policy, buffer=stored(data), loss=broken)
+    assert report.skipped["target-leak"] == "running it failed with ValueError: no such key"
+    assert "state-lost" in report.checked
+
+
+def test_a_loss_of_one_number_that_does_not_read_the_reward():
+    parts = pipeline()
+    value = parts["policy"][:-1]
+    report = diagnose(buffer=parts["buffer"], loss=lambda batch: value(batch)["action_value"].mean())
+    assert report.skipped["target-leak"] == "the loss gives one number, and does not read the reward"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "nothing to check: give at least one of env, policy, buffer, batch, loss, updater"),
+        ({"env": "CartPole-v1"}, "env is a str: expected EnvBase"),
+        ({"policy": nn.Linear(1, 1)}, "policy is a Linear: expected TensorDictModuleBase"),
+        ({"buffer": [1]}, "buffer is a list: expected ReplayBuffer"),
+        ({"batch": {}}, "batch is a dict: expected TensorDictBase"),
+        ({"loss": 1.0}, "loss is a float: expected Callable"),
+        ({"updater": print}, "updater is a builtin_function_or_method: expected TargetNetUpdater"),
+    ],
+)
+def test_wrong_parts_are_refused(parts, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        diagnose(**parts)
