@@ -1,4 +1,4 @@
-"""The collector: steps the environment with the policy and fills the replay buffer."""
+"""The collector: steps the environment with the policy and writes into the replay buffer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recdqn.errors import NotFinite
 def make_collector(
     cfg: Config, env: TransformedEnv, policy: TensorDictModule, replay_buffer: TensorDictReplayBuffer
 ) -> Collector:
-    """Build a collector that steps ``env`` with ``policy``, exploring, and fills ``replay_buffer`` itself.
+    """Build a collector that steps ``env`` with the exploring ``policy`` and writes into ``replay_buffer``.
 
     Iterating over it yields ``None`` after every ``frames_per_batch`` environment steps.
 

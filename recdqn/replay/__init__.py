@@ -1,4 +1,4 @@
-"""Replay of slices: sampler, buffers, disk space."""
+"""Replay buffers of slices, their sampler, and their disk space."""
 
 from recdqn.replay.buffer import SliceReplayBuffer
 from recdqn.replay.disk import preallocate, stored_bytes

@@ -1,4 +1,4 @@
-"""Replay buffer and collector (chapter 5)."""
+"""A replay buffer that is saved and restored exactly."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torchrl.data import TensorDictReplayBuffer
 
 
 class SliceReplayBuffer(TensorDictReplayBuffer):
-    """A ``TensorDictReplayBuffer`` that is saved and loaded to the step, for slices (chapter 5).
+    """A ``TensorDictReplayBuffer`` whose restored copy continues exactly like the saved one.
 
-    TorchRL 0.14.1 saves rows that were never written as well, loads into temporary files of its own, and
-    leaves the sampler not knowing where the newest row lies.
+    TorchRL 0.14.1 also saves rows that were never written, loads into temporary files of its own, and does
+    not tell the sampler which row is the newest.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is stored, as plain tensors, and where the writer stands."""
+        """Return the stored steps, as plain tensors, and the writer's state."""
         rows = self.storage[:].flatten_keys(".").to_dict() if len(self.storage) else {}
         return {
-            # cloned out of the files: torch.save would save all of a tensor that is cut short
+            # cloned: torch.save would save the whole storage of a view
             "rows": {key: value.as_subclass(Tensor).clone() for key, value in rows.items()},
             "writer": self.writer.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Hold what was stored, and nothing else."""
+        """Replace the content by the saved one."""
         self.empty()
         rows = state_dict["rows"]
         if rows:
@@ -39,5 +39,5 @@ class SliceReplayBuffer(TensorDictReplayBuffer):
 
     @property
     def _newest(self) -> int:
-        """The row that was written last."""
+        """The row that was written last; TorchRL 0.14.1's writer has no public name for its cursor."""
         return (self.writer._cursor - 1) % self.storage.shape[0]

@@ -14,29 +14,29 @@ from recdqn.replay.make import UNUSED
 
 
 def stored_bytes(cfg: Config, env: TransformedEnv) -> int:
-    """Return how many bytes a full replay buffer takes, for an ``env`` that has the policy's primer."""
+    """Return the bytes of a full replay buffer, for an ``env`` that has the policy's primer."""
     step = env.fake_tensordict().exclude(*UNUSED)
     if cfg.env.observation == "pixels":
-        step = step.exclude(("next", "pixels"))  # see PictureReplayBuffer
-    added = 4 * env.action_spec_unbatched.shape[-1] + 8 + 8  # action values, number of the episode, index
+        step = step.exclude(("next", "pixels"))  # PictureReplayBuffer stores each picture once
+    added = 4 * env.action_spec_unbatched.shape[-1] + 8 + 8  # action values, episode number, index
     return cfg.replay.capacity * (step.bytes() // cfg.env.num_envs + added)
 
 
 def preallocate(scratch: str | Path) -> None:
-    """Take all the disk space that a buffer's files may need at once, and remove their names.
+    """Preallocate the files of a memory-mapped buffer, then unlink them.
 
-    Files on disk begin as holes, and a disk that is full when one is filled kills the process. And without
-    names, nothing is left behind, however the process ends: the space is free when it does. Calling it again
-    does nothing.
+    A memory-mapped file starts sparse, and writing to it on a full disk kills the process. An unlinked file
+    frees its space when the process ends, however it ends. Without files in ``scratch`` this does nothing.
+    macOS and Windows cannot preallocate; Windows cannot unlink an open file either.
 
     Raises:
-        UserError: if the space is not there.
+        UserError: if there is not enough space.
     """
     files = list(Path(scratch).rglob("*.memmap"))
     for path in files:
         try:
             with path.open("r+b") as file:
-                if hasattr(os, "posix_fallocate"):  # not on macOS
+                if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
             raise UserError(f"no room for the replay buffer in {scratch}: {error.strerror}") from None

@@ -1,7 +1,8 @@
-"""Build the replay buffer that a configuration asks for."""
+"""Build the replay buffer of a configuration."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,23 +14,23 @@ from recdqn.replay.buffer import SliceReplayBuffer
 from recdqn.replay.pixels import PictureReplayBuffer
 from recdqn.replay.sampler import TRAJECTORY, StepUniformSliceSampler
 
-# What collection makes and nobody reads again.
+# Entries of a collected step that no later part reads.
 UNUSED = ("embed", "memory", "chosen_action_value", "done", "terminated", "truncated", ("next", "step_count"))
 
 
 def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> TensorDictReplayBuffer:
-    """Build a buffer on disk that returns flat batches ``[steps]`` of slices, each inside one episode.
+    """Build a replay buffer on disk whose batches are flat ``[steps]`` and consist of slices of episodes.
 
     ``"is_init"`` is true at the start of every slice. A batch holds at most ``slices * slice_len`` steps;
     slices at the ends of episodes are shorter.
 
     Args:
-        cfg: the whole configuration: the buffer must know how many environments fill it.
-        scratch_dir: an empty folder for the data; ``None`` lets TorchRL keep it in temporary files.
+        cfg: the whole configuration; the layout depends on the number of environments.
+        scratch_dir: an empty folder for the data; ``None`` for TorchRL's temporary files.
     """
-    ndim = 1 if cfg.env.num_envs == 1 else 2  # the collector hands over [T] or [num_envs, T]
+    ndim = 1 if cfg.env.num_envs == 1 else 2  # the collector writes [T] or [num_envs, T]
     slices = cfg.replay.slices
-    kind = SliceReplayBuffer
+    kind: Callable[..., SliceReplayBuffer] = SliceReplayBuffer
     if cfg.env.observation == "pixels":
         kind = partial(PictureReplayBuffer, shift=cfg.replay.shift)
     return kind(

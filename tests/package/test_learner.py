@@ -1,0 +1,86 @@
+"""One gradient step: against Adam, clipping, target network and running average written by hand."""
+
+import math
+
+import pytest
+import torch
+
+from recdqn import Learner, make_collector, make_env, make_replay_buffer
+from recdqn.errors import NotFinite
+
+
+@pytest.fixture
+def learner_and_batch(tiny, tmp_path):
+    cfg = tiny.replace(train={"max_grad_norm": 0.1, "average": 0.75}, loss={"tau": 0.1})
+    env = make_env(cfg.env)
+    env.set_seed(0)
+    learner = Learner(cfg, env)
+    buffer = make_replay_buffer(cfg, tmp_path)
+    for _ in make_collector(cfg, env, learner.policy, buffer):
+        pass
+    return learner, buffer.sample()
+
+
+def weights(params):
+    return {str(k): v.detach().clone() for k, v in params.items(include_nested=True, leaves_only=True)}
+
+
+def test_an_update_is_adam_on_clipped_gradients(learner_and_batch):
+    learner, batch = learner_and_batch
+    online, target = learner.loss.value_network_params, learner.loss.target_value_network_params
+    # The target starts as a copy; another start shows that it moves, and by how much.
+    for value in target.values(include_nested=True, leaves_only=True):
+        value.data.add_(1.0)
+    before, target_before = weights(online), weights(target)
+
+    loss = learner.loss(batch.clone())["loss"]
+    names = {id(p): str(k) for k, p in online.items(include_nested=True, leaves_only=True)}
+    parameters = list(learner.loss.parameters())
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    grads = {names[id(p)]: g for p, g in zip(parameters, gradients, strict=True) if g is not None}
+    norm = math.sqrt(sum(g.double().square().sum() for g in grads.values()))
+    assert norm > 0.1  # it is clipped
+    result = learner.update(batch)
+    assert result == pytest.approx((loss.item(), norm), rel=1e-5)
+
+    after, target_after = weights(online), weights(target)
+    rate = learner.cfg.train.learning_rate
+    for name, g in grads.items():
+        clipped = g * 0.1 / norm
+        # Adam's first step with its default betas: the corrected moments are the gradient and its square.
+        step = rate * clipped / (clipped.abs() + 1e-8)
+        torch.testing.assert_close(after[name], before[name] - step, atol=2e-6, rtol=0)
+        moved = 0.9 * target_before[name] + 0.1 * after[name]
+        torch.testing.assert_close(target_after[name], moved, atol=1e-6, rtol=0)
+
+
+def test_the_average_keeps_its_share_of_the_old_weights(learner_and_batch):
+    """PyTorch's running average starts as a copy at its first update."""
+    learner, batch = learner_and_batch
+    learner.update(batch)
+    first = [p.detach().clone() for p in learner.policy.parameters()]
+    learner.update(batch)
+    for average, old, new in zip(
+        learner.average.module.parameters(), first, learner.policy.parameters(), strict=True
+    ):
+        torch.testing.assert_close(average, 0.75 * old + 0.25 * new)
+
+
+def test_a_value_that_is_not_finite_does_not_reach_the_weights(learner_and_batch):
+    learner, batch = learner_and_batch
+    batch["next", "reward"][5] = math.nan
+    before = [p.detach().clone() for p in learner.loss.parameters()]
+    with pytest.raises(NotFinite, match=r"\('next', 'reward'\) in a batch is not finite") as error:
+        learner.update(batch)
+    assert error.value.batch is batch
+    assert all(map(torch.equal, before, learner.loss.parameters()))
+
+
+def test_the_learning_rate_falls_in_a_straight_line(learner_and_batch):
+    learner, _ = learner_and_batch
+    cfg, rates = learner.cfg.train, []
+    for share in (0.0, 0.25, 1.0, 2.0):
+        learner.anneal(int(share * cfg.total_frames))
+        rates.append(learner.optimiser.param_groups[0]["lr"])
+    first, last = cfg.learning_rate, cfg.final_learning_rate
+    assert rates == pytest.approx([first, 0.75 * first + 0.25 * last, last, last])
