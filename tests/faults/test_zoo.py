@@ -20,8 +20,9 @@ from tensordict.nn import TensorDictModule
 
 from recdqn import Config, evaluate, make_env, make_policy, train
 from recdqn.config import EnvConfig
-from recdqn.envs import SmallPictures
+from recdqn.envs import ResizedPixels
 from recdqn.envs.checked import WrongObservation
+from recdqn.envs.processes import Workers
 from recdqn.errors import ConfigError, UserError
 from recdqn.film import film
 
@@ -139,7 +140,7 @@ class Frame(gym.Env):
 )
 def test_a_picture_of_one_colour_stays_one(shape, colour, size):
     frame = np.full((*shape, *([len(colour)] if colour else [])), colour or 77, dtype=np.uint8)
-    seen = SmallPictures(Frame(frame), size).reset()[0]["pixels"]
+    seen = ResizedPixels(Frame(frame), size).reset()[0]["pixels"]
     assert seen.shape == (1, size, size) and seen.dtype == np.uint8
     grey = np.dot([0.299, 0.587, 0.114], colour) if len(colour) == 3 else (colour or [77])[0]
     assert np.abs(seen - grey).max() <= 1
@@ -184,7 +185,7 @@ REFUSED = {
     zoo.NoSpace: r"observations None: expected a Box",
     zoo.Continuous: r"actions Box\(.*\): expected Discrete; wrap it first, .*DiscretizeAction",
     zoo.ManyActions: r"actions MultiDiscrete\(\[2 3\]\): expected Discrete",
-    zoo.explodes: r"cannot be made: ValueError: no licence; expected one of Gymnasium's ids, or",
+    zoo.explodes: r"cannot be made: ValueError: no; expected one of Gymnasium's ids, or",
     zoo.makes_nothing: r"makes a NoneType: expected a gymnasium.Env",
     zoo.nan_bounds: r"cannot be made: ValueError: .*nan",
     zoo.differs: r"makes environments that differ",
@@ -211,11 +212,11 @@ def test_what_cannot_be_used_is_refused_in_one_line(kind, workers, small):
         ({"id": "not an id"}, "^env.id='not an id' cannot be made: Error: Malformed"),
         (
             {"id": "no_such_module:Env-v0"},
-            "cannot be made: ModuleNotFoundError: No module named 'no_such_module'",
+            "cannot be made: there is no module 'no_such_module' here",
         ),
         (
             {"id": "no_such_module:make"},
-            "cannot be made: ModuleNotFoundError: No module named 'no_such_module'",
+            "cannot be made: there is no module 'no_such_module' here",
         ),
         ({"id": "zoo:no_such_function"}, "cannot be made: NameNotFound: .*'module:function'"),
         ({"id": "zoo:not_a_function"}, "cannot be made: NameNotFound: .*'module:function'"),
@@ -336,6 +337,41 @@ def test_a_worker_that_is_killed_is_named():
     ):
         env.rollout(3)
     assert multiprocessing.active_children() == []
+
+
+CALLS = {
+    "reset": lambda workers: workers.reset(),
+    "step": lambda workers: workers.step(np.zeros(3, dtype=np.int64)),
+    "render": lambda workers: workers.call("render"),
+    "metadata": lambda workers: workers.get_attr("metadata"),
+    "set_attr of note": lambda workers: workers.set_attr("note", ["x" * 1_000_000, "y", "z"]),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.parametrize("call", list(CALLS))
+def test_every_call_of_a_worker_that_is_stopped_or_killed_ends_with_one_line(call, number):
+    """The long message goes to the worker that is stopped, which reads nothing."""
+    workers = Workers([zoo.NeverEnds] * 3, "mine", seconds=1.0)
+    workers.reset(seed=0)
+    os.kill(workers.processes[0].pid, number)
+    if number == signal.SIGKILL:
+        workers.processes[0].join()
+    message = {
+        signal.SIGSTOP: f"{call} took more than step_seconds=1; raise that",
+        signal.SIGKILL: f"during {call}, its process was killed by SIGKILL",
+    }
+    with pytest.raises(UserError, match=rf"^mine \(copy 0\) failed: {message[number]}"):
+        CALLS[call](workers)
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_set_attributes():
+    workers = Workers([zoo.NeverEnds] * 3, "mine", seconds=float(GENEROUS))
+    workers.set_attr("place", [1, 2, 3])
+    workers.set_attr("note", "same")
+    assert workers.get_attr("place") == (1, 2, 3) and workers.get_attr("note") == ("same",) * 3
+    workers.close()
 
 
 def test_workers_leave_an_interrupt_to_their_parent():
