@@ -1,12 +1,16 @@
-"""Environments seen through transforms (chapter 1): pixel CartPole, masked CartPole, and others."""
+"""Make an environment from its settings: CartPole, masked or as pixels, and others."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 from torchrl.envs import (
     Compose,
@@ -21,11 +25,11 @@ from torchrl.envs import (
 from torchrl.envs.common import EnvBase
 
 from recdqn.config import EnvConfig
-from recdqn.envs.checked import Guard, in_one_line, is_picture, open_env
-from recdqn.envs.pixels import Pictures, SmallPictures, prepare_display
+from recdqn.envs.checked import CheckedEnv, is_vector
+from recdqn.envs.pixels import RenderedPixels, ResizedPixels, prepare_display
 from recdqn.envs.processes import Workers
 from recdqn.envs.replayable import Game
-from recdqn.errors import ConfigError
+from recdqn.errors import LONGEST, ConfigError, MissingAttribute, first_line, resolve
 
 
 def hide_velocities(observation: Tensor, visible: Sequence[int] = (0, 2)) -> Tensor:
@@ -36,16 +40,15 @@ def hide_velocities(observation: Tensor, visible: Sequence[int] = (0, 2)) -> Ten
 def make_env(cfg: EnvConfig) -> TransformedEnv:
     """Build CartPole, or another environment, with its transforms.
 
-    The statistics are set, the specs are those of the transformed environment. The observation is
-    ``"observation"`` ``[..., n]``, float32, for a vector (two entries of CartPole's four when masked), and
-    ``"pixels"`` ``[..., 1, size, size]``, uint8, for a picture. ``"is_init"`` and ``"step_count"`` are
-    ``[..., 1]``. The batch size is ``[num_envs]``, or empty for one environment. An episode of CartPole ends
-    when the pole falls or the cart leaves the track (``"terminated"``), or after 500 steps (``"truncated"``).
-    Every reward is multiplied by ``reward_scale``; CartPole's are 1.
+    The observation is ``"observation"`` ``[..., n]``, float32, for a vector (two entries of CartPole's four
+    when masked), and ``"pixels"`` ``[..., 1, size, size]``, uint8, for an image. ``"is_init"`` and
+    ``"step_count"`` are ``[..., 1]``. The batch size is ``[num_envs]``, or empty for one environment. An
+    episode of CartPole ends when the pole falls or the cart leaves the track (``"terminated"``), or after 500
+    steps (``"truncated"``). Every reward is multiplied by ``reward_scale``; CartPole's are 1.
 
     Raises:
         ConfigError: if the environment cannot be made, its actions are not ``Discrete``, its observations
-            neither a vector nor a picture, or ``cfg`` does not fit them; one line says what would.
+            are neither vectors nor images, or ``cfg`` does not fit them.
         UserError: in a later call, if the environment fails.
 
     Example:
@@ -55,50 +58,132 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
     """
     base = _base_env(cfg)
     key = "observation"
-    see = []
+    transforms = []
     if cfg.observation == "masked":
         hide = partial(hide_velocities, visible=cfg.visible)
-        see = [UnaryTransform(in_keys=[key], out_keys=[key], fn=hide)]
+        transforms = [UnaryTransform(in_keys=[key], out_keys=[key], fn=hide)]
     if key in base.observation_spec.keys():
         # As tensors: ObservationNorm would raise a negative number to 1e-6.
         loc, scale = torch.tensor(cfg.loc), torch.tensor(cfg.scale)
-        see.append(ObservationNorm(loc, scale, in_keys=[key]))
-    return TransformedEnv(
-        base, Compose(*see, RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker())
-    )
+        transforms.append(ObservationNorm(loc, scale, in_keys=[key]))
+    transforms += [RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker()]
+    return TransformedEnv(base, Compose(*transforms))
 
 
 def _base_env(cfg: EnvConfig) -> EnvBase:
-    makers = []
-    for copy in range(cfg.num_envs):
-        # Around every single environment, from the inside to the outside.
-        guard, look = partial(Guard, name=f"{cfg.id} (copy {copy})"), partial(_look, cfg=cfg)
-        wrappers = [guard, look, partial(Game, alone=cfg.workers)]
-        makers.append(partial(_make_one, cfg, wrappers))
+    makers = [partial(_make_one, cfg, f"{cfg.id} (copy {copy})") for copy in range(cfg.num_envs)]
     if cfg.num_envs == 1:
         return GymWrapper(makers[0]())
-    # One vectorised Gymnasium environment costs TorchRL one step where SerialEnv costs num_envs of them.
+    # A vectorised Gymnasium environment costs one TorchRL step; SerialEnv would cost num_envs of them.
     try:
         if cfg.workers:
-            return GymWrapper(Workers(makers, cfg.id, cfg.step_seconds))
+            return GymWrapper(Workers(makers, str(cfg.id), cfg.step_seconds))
         return GymWrapper(gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED))
     except RuntimeError as error:
-        raise ConfigError(
-            f"env.id={cfg.id!r} makes environments that differ: {in_one_line(error)}"
-        ) from error
+        raise ConfigError(f"env.id={cfg.id!r} makes environments that differ: {first_line(error)}") from error
 
 
-def _make_one(cfg: EnvConfig, wrappers: Sequence[Callable[[gym.Env], gym.Env]]) -> gym.Env:
+def _make_one(cfg: EnvConfig, name: str) -> gym.Env:
     if cfg.observation == "pixels":
         prepare_display()
-    env = open_env(cfg)
-    for wrap in wrappers:
-        env = wrap(env)
+    env: gym.Env = CheckedEnv(open_env(cfg), name)
+    if cfg.observation == "pixels":
+        env = RenderedPixels(env, cfg.image_size)
+    elif is_image(env.observation_space):
+        env = ResizedPixels(env, cfg.image_size)
+    return Game(env, alone=cfg.workers)
+
+
+def open_env(cfg: EnvConfig) -> gym.Env:
+    """Make one Gymnasium environment by its name, with a time limit and actions that count from 0.
+
+    It can render where frames are needed: for ``"pixels"``, and with ``num_envs=1``, where it may be filmed.
+    A ``"module:function"`` chooses its own render mode.
+
+    Raises:
+        ConfigError: if it cannot be made, or ``cfg`` does not fit its spaces.
+    """
+    try:
+        function = _function(str(cfg.id))
+        env = gym.make(str(cfg.id)) if function is None else function()
+        draw = cfg.observation == "pixels" or cfg.num_envs == 1
+        if function is None and draw and "rgb_array" in env.metadata.get("render_modes", ()):
+            env.close()
+            env = gym.make(str(cfg.id), render_mode="rgb_array")
+    except Exception as error:
+        raise ConfigError(
+            f"env.id={cfg.id!r} cannot be made: {first_line(error)}; expected one of Gymnasium's ids, "
+            "or the 'module:function' of a function that makes an environment"
+        ) from error
+    if not isinstance(env, gym.Env):
+        raise ConfigError(f"env.id={cfg.id!r} makes a {type(env).__name__}: expected a gymnasium.Env")
+    actions = _check_actions(env, cfg)
+    _check_observations(env, cfg)
+    if actions.start:
+        env = gym.wrappers.TransformAction(env, partial(np.add, actions.start), Discrete(int(actions.n)))
+    if env.spec is None or env.spec.max_episode_steps is None:
+        env = gym.wrappers.TimeLimit(env, cfg.max_steps)
     return env
 
 
-def _look(env: gym.Env, cfg: EnvConfig) -> gym.Env:
-    """Wrap an environment that is seen as pictures."""
+def _function(name: str) -> Callable[[], Any] | None:
+    """Find the function ``"module:function"``; ``None`` if the module has none: ``name`` may be an id."""
+    if ":" not in name:
+        return None
+    try:
+        found = resolve(name)
+    except MissingAttribute:
+        return None
+    return found if callable(found) else None
+
+
+def is_image(space: object) -> bool:
+    """Return whether observations are ``[height, width]``, with no channel or 1 or 3 behind, in bytes."""
+    if not isinstance(space, Box) or space.dtype != np.uint8 or 0 in space.shape:
+        return False
+    return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))
+
+
+def _check_actions(env: gym.Env, cfg: EnvConfig) -> Discrete:
+    actions = getattr(env, "action_space", None)
+    if not isinstance(actions, Discrete):
+        raise ConfigError(
+            f"env.id={cfg.id!r} has actions {_shortened(actions)}: expected Discrete; wrap it first, "
+            "for example with gymnasium's DiscretizeAction"
+        )
+    return actions
+
+
+def _check_observations(env: gym.Env, cfg: EnvConfig) -> None:
     if cfg.observation == "pixels":
-        return Pictures(env, cfg.image_size)
-    return SmallPictures(env, cfg.image_size) if is_picture(env.observation_space) else env
+        if env.render_mode != "rgb_array":
+            raise ConfigError(
+                f"env.observation='pixels': {cfg.id} does not draw, its render_mode is {env.render_mode!r}: "
+                "expected 'rgb_array'; make it with that, or use observation='whole'"
+            )
+        return
+    space = getattr(env, "observation_space", None)
+    if cfg.observation == "whole" and is_image(space):
+        return
+    if not is_vector(space):
+        image = ", or a picture of bytes [height, width], [height, width, 1] or [height, width, 3]"
+        raise ConfigError(
+            f"env.id={cfg.id!r} has observations {_shortened(space)}: expected a Box, a vector of numbers"
+            f"{image if cfg.observation == 'whole' else ' for observation=' + repr(cfg.observation)}; "
+            "wrap it first, for example with gymnasium's FlattenObservation"
+        )
+    size = space.shape[0]
+    if cfg.observation == "masked":
+        if not cfg.visible or max(cfg.visible) >= size:
+            raise ConfigError(
+                f"env.visible={cfg.visible}: expected some of 0 to {size - 1}, the entries of {cfg.id}; "
+                "observation='whole' shows all of them"
+            )
+        size = len(cfg.visible)
+    for name, values in (("loc", cfg.loc), ("scale", cfg.scale)):
+        if len(values) not in (1, size):
+            raise ConfigError(f"env.{name}={values}: expected 1 or {size} numbers")
+
+
+def _shortened(space: object) -> str:
+    return textwrap.shorten(str(space), LONGEST, placeholder=" ...")

@@ -18,7 +18,7 @@ from torchrl.envs.utils import check_env_specs
 
 from recdqn import Config, make_env
 from recdqn.config import EnvConfig
-from recdqn.envs import Pictures, hide_velocities, prepare_display
+from recdqn.envs import RenderedPixels, hide_velocities, prepare_display
 from recdqn.errors import ConfigError, UserError
 
 SEED = 3
@@ -145,7 +145,7 @@ def test_pixels_are_the_frame_made_grey_and_small(make, num_envs, size):
 @pytest.mark.parametrize("name", ["MountainCar-v0", "Acrobot-v1", "Pendulum-v1"])
 def test_pictures_of_other_environments(name):
     prepare_display()
-    env = Pictures(gym.make(name, render_mode="rgb_array"), size=60)
+    env = RenderedPixels(gym.make(name, render_mode="rgb_array"), size=60)
     seen = [env.reset(seed=0)[0]["pixels"]]
     for _ in range(5):
         seen.append(env.step(env.action_space.sample())[0]["pixels"])
@@ -165,8 +165,8 @@ class OwnFrames(gym.Wrapper):
 
 
 def test_pictures_refuse_what_they_cannot_follow():
-    env = Pictures(OwnFrames(gym.make("CartPole-v1", render_mode="rgb_array")), size=84)
-    with pytest.raises(UserError, match="CartPole.*cannot follow: use GymEnv.*from_pixels=True"):
+    env = RenderedPixels(OwnFrames(gym.make("CartPole-v1", render_mode="rgb_array")), size=84)
+    with pytest.raises(UserError, match="CartPole.*does not support: use GymEnv.*from_pixels=True"):
         env.reset()
 
 

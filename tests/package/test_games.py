@@ -13,7 +13,7 @@ import pytest
 import torch
 from torchrl.checkpoint import GlobalRNGState
 
-from recdqn.envs import Pictures
+from recdqn.envs import RenderedPixels
 from recdqn.envs.replayable import Game
 
 
@@ -61,7 +61,10 @@ def test_gymnasiums_games_go_on_exactly(name, steps):
 
 
 def test_a_drawn_game_goes_on_exactly():
-    env, other = (Game(Pictures(gym.make("CartPole-v1", render_mode="rgb_array"), 84)) for _ in range(2))
+    def make():
+        return Game(RenderedPixels(gym.make("CartPole-v1", render_mode="rgb_array"), 84))
+
+    env, other = make(), make()
     env.reset(seed=3)
     env.step(1)
     saved = through_a_file(env.game)
