@@ -1,5 +1,6 @@
 """Settings for every pytest run, including `pytest --nbmake book`, whose kernels inherit this environment."""
 
+import importlib.util
 import os
 
 # What the command line or the shell has set stays: only gaps are filled.
@@ -11,6 +12,7 @@ if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
 
 def pytest_configure(config):
     # Tests draw without a window. Notebook kernels are other processes and keep their inline figures.
-    import matplotlib
+    if importlib.util.find_spec("matplotlib"):  # the extra `book`
+        import matplotlib
 
-    matplotlib.use("Agg")
+        matplotlib.use("Agg")
