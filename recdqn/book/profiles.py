@@ -1,4 +1,4 @@
-"""Run profiles: how much of the book runs."""
+"""Run profiles of the book: short for tests, longer for readers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from recdqn.errors import ConfigError
 
 @dataclass(frozen=True)
 class Profile:
-    """How much the book runs: set by the variable ``RECDQN_PROFILE`` (all chapters).
+    """How much of the book runs, set by the environment variable ``RECDQN_PROFILE``.
 
     Attributes:
         name: ``"smoke"``, ``"book"`` or ``"full"``.
-        masked_frames, pixel_frames: the most environment steps that a chapter trains on each preset.
-        eval_episodes: greedy episodes per evaluation.
+        masked_frames, pixel_frames: maximum number of environment steps to train on each preset.
+        eval_episodes: maximum number of greedy episodes in an evaluation.
         updates: gradient steps in a cell that only shows an update.
-        samples: random steps in a cell that measures something about the environment.
+        samples: random steps in a cell that measures a property of an environment.
         repeats: repetitions in a cell that measures time.
     """
 
@@ -32,14 +32,18 @@ class Profile:
 
     @staticmethod
     def current() -> Profile:
-        """Return the profile that ``RECDQN_PROFILE`` names; ``book`` where it is not set."""
+        """Return the profile named by ``RECDQN_PROFILE``; ``"book"`` if the variable is not set.
+
+        Raises:
+            ConfigError: if there is no such profile.
+        """
         name = os.environ.get("RECDQN_PROFILE", "book")
         if name not in PROFILES:
             raise ConfigError(f"RECDQN_PROFILE={name!r}: choose one of {', '.join(PROFILES)}")
         return PROFILES[name]
 
     def cut(self, cfg: Config) -> Config:
-        """Return ``cfg`` shortened to what this profile runs."""
+        """Return ``cfg`` with frames and evaluation episodes limited to those of this profile."""
         frames = self.pixel_frames if cfg.env.observation == "pixels" else self.masked_frames
         return cfg.replace(
             train={

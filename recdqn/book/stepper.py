@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor
 from torchrl.envs.common import EnvBase
@@ -20,7 +20,7 @@ from recdqn.policy import make_policy
 DIGITS = 4  # decimal places in the record
 
 # Names under which the recurrent layer writes its new states, by wiring.
-WIRINGS = {
+WIRINGS: dict[str, list[NestedKey]] = {
     "right": [("next", "recurrent_state_h"), ("next", "recurrent_state_c")],
     "same": ["recurrent_state_h", "recurrent_state_c"],
     "new": ["h_new", "c_new"],
