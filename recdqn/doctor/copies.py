@@ -1,4 +1,4 @@
-"""Copies of environments, and examinations that leave no trace."""
+"""Copies of environments, and a context that restores the random number generators."""
 
 from __future__ import annotations
 

@@ -32,11 +32,12 @@ def continuity(subject: Subject) -> Found:
         yield "unrelated-transitions", f"{breaks} of {pairs} steps do not begin where the previous one ended"
         return
     if at_cursor:
-        yield "slice-over-cursor", f"at {at_cursor} of {pairs} steps the oldest step follows the newest step"
+        yield "slice-over-cursor", f"at {at_cursor} of {pairs} steps, the oldest step follows the newest"
     if (others := breaks - at_cursor - in_storage) > 0:
         yield (
             "slice-over-episodes",
-            f"{others} of {pairs} steps do not begin where the previous one ended, and nothing marks it",
+            f"{others} of {pairs} steps do not begin where the previous one ended, and nothing marks the "
+            "break",
         )
     unmarked += in_storage
     if unmarked:

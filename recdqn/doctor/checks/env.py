@@ -113,11 +113,12 @@ def hidden_values(subject: Subject) -> Found:
             share = _explained(values[other], truth)
             for i in (~shown).nonzero().flatten().tolist():
                 if share[i] - expected[i] > REVEALED * (1 - expected[i]):
-                    source = "its other elements reveal" if other == key else f"{other!r} reveals"
+                    source = f"the rest of {key!r}" if other == key else repr(other)
                     yield (
                         "masked-leak",
-                        f"element {i} of the base environment's {vectors[0]!r} is not in {key!r}, but "
-                        f"{source} it: R2 {share[i]:.2f}, and {expected[i]:.2f} from the visible elements",
+                        f"element {i} of the base environment's {vectors[0]!r} is hidden in {key!r}, "
+                        f"but {source} reveals it: R2 {share[i]:.2f}, from the visible elements alone "
+                        f"{expected[i]:.2f}",
                     )
 
 

@@ -64,5 +64,5 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("norm-per-column", "ObservationNorm", lambda: normalised_images(*PER_COLUMN)),
     ("norm-per-column", "ObservationNorm", lambda: normalised_images(*PER_ROW)),
     ("masked-leak", "'observation' reveals it", whole_vector_left_in),
-    ("masked-leak", "'observation', but its other elements reveal it", two_frames_show_the_velocity),
+    ("masked-leak", "the rest of 'observation' reveals it", two_frames_show_the_velocity),
 ]
