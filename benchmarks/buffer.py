@@ -17,7 +17,15 @@ from torchrl.data import TensorDictReplayBuffer
 from torchrl.objectives import SoftUpdate
 
 from benchmarks.harness import Row
-from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import (
+    Config,
+    RecurrentDQNLoss,
+    add_primers,
+    make_collector,
+    make_env,
+    make_policy,
+    make_replay_buffer,
+)
 from recdqn.book.measure import seconds_by_turns
 from recdqn.config import MAX_RETURN
 from recdqn.loss import make_loss
@@ -70,6 +78,7 @@ class _Side:
         cfg = Config.preset("masked-cartpole").replace(replay={"capacity": capacity})
         env = make_env(cfg.env)
         policy = make_policy(cfg.policy, env)
+        add_primers(env, policy)
         buffer = make_replay_buffer(cfg, scratch)
         collector = make_collector(cfg, env, policy, buffer)
         next(iter(collector))

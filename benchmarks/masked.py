@@ -15,7 +15,7 @@ from gymnasium.wrappers import TransformObservation
 import recdqn
 from benchmarks import plain
 from benchmarks.harness import Row
-from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import Config, add_primers, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.book.measure import seconds_by_turns
 from recdqn.config import ENV_ID
 from recdqn.evaluation import EVAL_SEED, Evaluation
@@ -58,6 +58,7 @@ def _collecting(num_envs: int) -> tuple[int, Iterator[None]]:
     env = make_env(cfg.env)
     env.set_seed(0)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     return frames, iter(make_collector(cfg, env, policy, make_replay_buffer(cfg)))
 
 

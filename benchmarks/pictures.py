@@ -18,7 +18,7 @@ from torchrl.objectives import SoftUpdate
 
 from benchmarks import classic
 from benchmarks.harness import Row
-from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import Config, add_primers, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.book.measure import seconds_by_turns
 from recdqn.book.recorded import recorded_runs
 from recdqn.loss import make_loss
@@ -272,6 +272,7 @@ def _filled(cfg: Config, frames: int):
     env = make_env(cfg.env)
     env.set_seed(cfg.seed)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     buffer = make_replay_buffer(cfg.replace(replay={"capacity": 2 * frames}))
     collector = make_collector(cfg.replace(train={"total_frames": frames}), env, policy, buffer)
     for _ in collector:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from recdqn.collect import make_collector
     from recdqn.config import Config
     from recdqn.doctor import diagnose
-    from recdqn.envs import make_env
+    from recdqn.envs import add_primers, make_env
     from recdqn.evaluation import evaluate
     from recdqn.learner import Learner
     from recdqn.loss import RecurrentDQNLoss
@@ -21,6 +21,7 @@ _MODULES = {
     "Config": "recdqn.config",
     "Learner": "recdqn.learner",
     "RecurrentDQNLoss": "recdqn.loss",
+    "add_primers": "recdqn.envs",
     "diagnose": "recdqn.doctor",
     "evaluate": "recdqn.evaluation",
     "load_checkpoint": "recdqn.run.folder",
@@ -37,6 +38,7 @@ __all__ = [
     "Config",
     "Learner",
     "RecurrentDQNLoss",
+    "add_primers",
     "diagnose",
     "evaluate",
     "load_checkpoint",

@@ -14,10 +14,9 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
 from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from torchrl.modules.utils import get_primers_from_module
 
 from recdqn.config import EnvConfig
-from recdqn.envs import make_env
+from recdqn.envs import add_primers, make_env
 from recdqn.errors import ConfigError
 from recdqn.flow import STEP, walk
 
@@ -105,8 +104,7 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
 def evaluation_env(policy: TensorDictModule, cfg: EnvConfig, seed: int) -> Iterator[TransformedEnv]:
     """Make an environment for greedy episodes of ``policy``, seed it, and close it at the end."""
     with contextlib.closing(make_env(cfg)) as env:
-        if (primers := get_primers_from_module(policy, warn=False)) is not None:
-            env.append_transform(primers)
+        add_primers(env, policy)
         env.set_seed(EVAL_SEED + seed)
         yield env
 

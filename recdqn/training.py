@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from recdqn.collect import make_collector
 from recdqn.config import Config
-from recdqn.envs import make_env
+from recdqn.envs import add_primers, make_env
 from recdqn.envs.replayable import Collection, seed_globals
 from recdqn.errors import NotFinite, UserError, first_line
 from recdqn.evaluation import Evaluation, evaluate
@@ -105,6 +105,7 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
         env = make_env(cfg.env)
         env.set_seed(cfg.seed)
         learner = Learner(cfg, env)
+        add_primers(env, learner.policy)
         at = Progress()
         if out is None:
             check_room(Path(tempfile.gettempdir()), stored_bytes(cfg, env), copies=1)

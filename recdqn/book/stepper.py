@@ -13,7 +13,7 @@ from torchrl.modules import LSTMModule
 
 from recdqn.book.recorded import Record
 from recdqn.config import Config
-from recdqn.envs import make_env
+from recdqn.envs import add_primers, make_env
 from recdqn.flow import MOMENTS, MOVE, walk
 from recdqn.policy import make_policy
 
@@ -48,7 +48,9 @@ def record_steps(hidden: int = 3) -> Record:
     cfg = Config.preset("masked-cartpole").replace(env={"num_envs": 1}, policy=small)
     torch.manual_seed(0)
     env = make_env(cfg.env)
-    features, recurrent, *head = list(make_policy(cfg.policy, env))[:-1]  # without exploration
+    policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
+    features, recurrent, *head = list(policy)[:-1]  # without exploration
     rollouts = {}
     for name, keys in WIRINGS.items():
         layer = LSTMModule(

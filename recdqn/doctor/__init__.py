@@ -67,7 +67,8 @@ def diagnose(
     Example:
         >>> cfg = Config.preset("masked-cartpole")
         >>> env = make_env(cfg.env)
-        >>> print(diagnose(env=env, policy=make_policy(cfg.policy, env)).headline)
+        >>> policy = make_policy(cfg.policy, env)
+        >>> print(diagnose(env=add_primers(env, policy), policy=policy).headline)
         0 errors, 0 warnings; 16 of 29 checks ran
     """
     given = {"env": env, "policy": policy, "buffer": buffer, "batch": batch, "loss": loss, "updater": updater}

@@ -9,7 +9,7 @@ from torchrl.objectives import SoftUpdate
 
 from recdqn.collect import make_collector
 from recdqn.doctor import PARTS
-from recdqn.envs import make_env
+from recdqn.envs import add_primers, make_env
 from recdqn.errors import UserError, resolve
 from recdqn.loss import make_loss
 from recdqn.policy import make_policy
@@ -54,6 +54,7 @@ def parts_of_run(path: str | Path) -> dict[str, Any]:
     env = make_env(cfg.env)
     env.set_seed(cfg.seed)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     policy.load_state_dict(run.policy.state_dict())
     buffer = make_replay_buffer(cfg)
     collector = make_collector(cfg, env, policy, buffer)

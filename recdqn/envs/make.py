@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
+from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs import (
     Compose,
@@ -23,6 +24,7 @@ from torchrl.envs import (
     UnaryTransform,
 )
 from torchrl.envs.common import EnvBase
+from torchrl.modules.utils import get_primers_from_module
 
 from recdqn.config import EnvConfig
 from recdqn.envs.checked import CheckedEnv, is_vector
@@ -68,6 +70,27 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
         transforms.append(ObservationNorm(loc, scale, in_keys=[key]))
     transforms += [RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker()]
     return TransformedEnv(base, Compose(*transforms))
+
+
+def add_primers(env: TransformedEnv, policy: TensorDictModule) -> TransformedEnv:
+    """Append the primers of the policy's recurrent layers to ``env``, and return it.
+
+    A primer enters the recurrent state into the environment's specs, so that a reset fills it with zeros and
+    a step carries it over. Without it the policy runs and starts every step from zeros. A policy without
+    recurrent layers needs none.
+
+    Args:
+        env: an environment in which ``policy`` acts; it is changed in place, as by ``append_transform``.
+        policy: from :func:`recdqn.policy.make_policy`, or any other.
+
+    Example:
+        >>> env = make_env(cfg.env)
+        >>> policy = make_policy(cfg.policy, env)
+        >>> add_primers(env, policy).rollout(3, policy)["recurrent_state_h"].shape
+        torch.Size([32, 3, 1, 64])
+    """
+    primers = get_primers_from_module(policy, warn=False)
+    return env if primers is None else env.append_transform(primers)
 
 
 def _base_env(cfg: EnvConfig) -> EnvBase:

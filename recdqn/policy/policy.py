@@ -13,7 +13,7 @@ from recdqn.policy.encoders import Eyes
 
 
 def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
-    """Build the policy for ``env``, fill its lazy parameters, and add its primer to ``env``.
+    """Build the policy for ``env`` and initialise its lazy parameters.
 
     The modules are, in order:
 
@@ -29,20 +29,19 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     ``policy[:-1]`` is the value network that the loss trains; it shares its parameters with the policy. A
     recurrent layer between features and values follows :cite:t:`hausknecht2015deep`.
 
-    The primer puts the recurrent state into every reset of ``env``. Without it the policy runs, and forgets.
-
     Args:
         cfg: cell, sizes, first values and exploration.
-        env: an environment from :func:`recdqn.envs.make_env`. It changes: a ``TensorDictPrimer`` is appended.
+        env: an environment from :func:`recdqn.envs.make_env`; only its specs are read. Before the policy acts
+            in it, or in one of another batch size, call :func:`recdqn.envs.add_primers`.
 
     Returns:
-        The policy, on the CPU. It also fits environments of another batch size that have the primer.
+        The policy, on the CPU.
 
     Example:
         >>> cfg = Config.preset("masked-cartpole")
         >>> env = make_env(cfg.env)
         >>> policy = make_policy(cfg.policy, env)
-        >>> env.rollout(3, policy)["action_value"].shape
+        >>> add_primers(env, policy).rollout(3, policy)["action_value"].shape
         torch.Size([8, 3, 2])
     """
     spec = env.action_spec_unbatched
@@ -59,7 +58,6 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
 
     cell = {"lstm": LSTMModule, "gru": GRUModule}[cfg.cell]
     memory = cell(input_size=width, hidden_size=cfg.hidden_size, in_key="embed", out_key="memory")
-    env.append_transform(memory.make_tensordict_primer())
 
     head = MLP(cfg.hidden_size, spec.shape[-1], num_cells=[cfg.head], activation_class=nn.ReLU)
     nn.init.constant_(head[-1].bias, cfg.initial_value)

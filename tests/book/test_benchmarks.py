@@ -10,7 +10,15 @@ from torch.nn.utils.rnn import pad_sequence
 from torchrl.objectives import SoftUpdate
 
 from benchmarks import buffer, classic, masked, pictures, plain, stop
-from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import (
+    Config,
+    RecurrentDQNLoss,
+    add_primers,
+    make_collector,
+    make_env,
+    make_policy,
+    make_replay_buffer,
+)
 from recdqn.book.measure import seconds_by_turns
 
 # --- the frame ------------------------------------------------------------------------------------------
@@ -109,6 +117,7 @@ def both_losses(cfg):
     env = make_env(cfg.env)
     env.set_seed(0)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     loss = RecurrentDQNLoss(
         policy[:-1], action_space="one-hot", gamma=cfg.loss.gamma, n_steps=cfg.loss.n_steps
     )
@@ -238,6 +247,7 @@ def test_a_tiny_plain_run_makes_the_same_updates(tiny):
 def test_made_up_episodes_go_on_from_one_stretch_to_the_next(tiny):
     env = make_env(tiny.env)
     policy = make_policy(tiny.policy, env)
+    add_primers(env, policy)
     buffer_of_8 = make_replay_buffer(tiny)
     collector = make_collector(tiny, env, policy, buffer_of_8)
     next(iter(collector))

@@ -10,7 +10,7 @@ import torch
 from tensordict.nn import TensorDictSequential
 from torchrl.modules import LSTMModule
 
-from recdqn import Config, load_checkpoint, make_env, make_policy
+from recdqn import Config, add_primers, load_checkpoint, make_env, make_policy
 from recdqn.book import player
 from recdqn.book.player import EPISODE, PICTURES, STEPS, play, record_episode, sheet
 from recdqn.book.recorded import RESULTS
@@ -207,6 +207,7 @@ def test_what_is_stored_is_what_env_rollout_stores(steps, wiring):
     cfg = Config.preset("masked-cartpole").replace(env={"num_envs": 1}, policy=small)
     env = make_env(cfg.env)
     policy = make_policy(cfg.policy, env)[:-1]
+    add_primers(env, policy)
     names = {"right": [("next", H), ("next", C)], "same": [H, C], "new": ["h_new", "c_new"]}[wiring]
     keys = {"in_keys": ["embed", H, C], "out_keys": ["memory", *names]}
     layer = LSTMModule(lstm=policy[1].lstm, **keys)

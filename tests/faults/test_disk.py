@@ -15,7 +15,7 @@ import pytest
 import torch
 from runs import fresh, start
 
-from recdqn import make_env, make_policy, resume, train
+from recdqn import add_primers, make_env, make_policy, resume, train
 from recdqn.errors import UserError
 from recdqn.replay import preallocate, stored_bytes
 
@@ -49,7 +49,7 @@ def test_checkpoints_that_are_there_need_no_more_room(tiny, tmp_path, monkeypatc
     """A disk that was just large enough for a run is so for going on with it."""
     train(tiny, out=tmp_path / "run", progress=False)
     env = make_env(tiny.env)
-    make_policy(tiny.policy, env)
+    add_primers(env, make_policy(tiny.policy, env))
     size = stored_bytes(tiny, env)
     held = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").iterdir())
     usage = types.SimpleNamespace(free=5 * size - held)

@@ -127,12 +127,13 @@ def test_unknown_options_exit_with_2(monkeypatch, capsys):
 
 DOCTORED = """
 from tensordict.nn import TensorDictSequential
-from recdqn import Config, make_env, make_policy
+from recdqn import Config, add_primers, make_env, make_policy
 
 def healthy():
     cfg = Config.preset("masked-cartpole")
     env = make_env(cfg.env)
-    return {"env": env, "policy": make_policy(cfg.policy, env)}
+    policy = make_policy(cfg.policy, env)
+    return {"env": add_primers(env, policy), "policy": policy}
 
 def ill():
     parts = healthy()

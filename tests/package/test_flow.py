@@ -13,7 +13,7 @@ from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 from torchrl.modules import LSTMModule
 
-from recdqn import Config, make_env, make_policy
+from recdqn import Config, add_primers, make_env, make_policy
 from recdqn.errors import ConfigError, UserError
 from recdqn.flow import MOMENTS, norms, recurrent_keys, table, trace
 
@@ -29,6 +29,7 @@ def build(num_envs=1, cell="lstm", seed=0):
     )
     env = make_env(cfg.env)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     start(env, seed)
     return cfg, env, policy
 
@@ -267,8 +268,8 @@ def test_velocity_is_the_change_of_the_next_observation():
 
 
 def test_training_does_not_import_what_stands_beside_it():
-    code = "import recdqn, sys; print([name for name in sys.modules if name.startswith('recdqn.')])"
+    code = "import recdqn.training, sys; print([name for name in sys.modules if name.startswith('recdqn.')])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = result.stdout
     assert "recdqn.training" in loaded
-    assert not [name for name in ("flow", "plots", "doctor") if f"recdqn.{name}" in loaded]
+    assert not [name for name in ("flow", "book", "doctor") if f"recdqn.{name}" in loaded]

@@ -15,7 +15,15 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 from torchrl.modules import GRUModule, LSTMModule, QValueModule, recurrent_mode, set_recurrent_mode
 from torchrl.objectives import DQNLoss, SoftUpdate
 
-from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import (
+    Config,
+    RecurrentDQNLoss,
+    add_primers,
+    make_collector,
+    make_env,
+    make_policy,
+    make_replay_buffer,
+)
 from recdqn.errors import UserError
 
 FEATURES, EMBED, HIDDEN, ACTIONS = 3, 4, 5, 3
@@ -317,6 +325,7 @@ def collected(cell="lstm", num_envs=2, frames=256, sampler=None):
     env = make_env(cfg.env)
     env.set_seed(0)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     if sampler is None:
         buffer = make_replay_buffer(cfg)
     else:

@@ -8,7 +8,7 @@ from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import EGreedyModule, GRUModule, LSTMModule
 
-from recdqn import Config, make_env, make_policy
+from recdqn import Config, add_primers, make_env, make_policy
 from recdqn.config import PolicyConfig
 from recdqn.errors import UserError
 from recdqn.policy import Eyes, has_bfloat16
@@ -29,7 +29,8 @@ def build(observation="masked", num_envs=3, **policy):
     cfg = cfg.replace(env={"num_envs": num_envs}, policy={**sizes, **convolutions, **policy})
     env = make_env(cfg.env)
     env.set_seed(0)
-    return env, make_policy(cfg.policy, env)
+    policy = make_policy(cfg.policy, env)
+    return add_primers(env, policy), policy
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from recdqn import Config, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import Config, add_primers, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.replay import StepUniformSliceSampler, stored_bytes
 
 
@@ -16,6 +16,7 @@ def filled(cfg, tmp_path, collections):
     env = make_env(cfg.env)
     env.set_seed(0)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     buffer = make_replay_buffer(cfg, tmp_path)
     collector = make_collector(cfg, env, policy, buffer)
     for _, handed_over in zip(range(collections), collector, strict=False):
@@ -261,6 +262,7 @@ def test_the_size_of_a_full_buffer_is_known_before(observation, tmp_path):
     )
     env = make_env(cfg.env)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     buffer = make_replay_buffer(cfg, tmp_path)
     collector = make_collector(cfg, env, policy, buffer)
     next(iter(collector))

@@ -20,7 +20,15 @@ from torchrl.envs import (
 from torchrl.modules import EGreedyModule, LSTMModule, QValueModule
 from torchrl.objectives import SoftUpdate
 
-from recdqn import Config, RecurrentDQNLoss, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import (
+    Config,
+    RecurrentDQNLoss,
+    add_primers,
+    make_collector,
+    make_env,
+    make_policy,
+    make_replay_buffer,
+)
 from recdqn.envs import hide_velocities
 
 H, C = STATES = ("recurrent_state_h", "recurrent_state_c")
@@ -42,6 +50,7 @@ def pipeline(cfg=None, loss=RecurrentDQNLoss, anneal=True) -> dict:
     env = make_env(cfg.env)
     env.set_seed(0)
     policy = make_policy(cfg.policy, env)
+    add_primers(env, policy)
     buffer = make_replay_buffer(cfg)
     collector = make_collector(cfg, env, policy, buffer)
     for _ in collector:
