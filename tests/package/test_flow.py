@@ -272,4 +272,4 @@ def test_training_does_not_import_what_stands_beside_it():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = result.stdout
     assert "recdqn.training" in loaded
-    assert not [name for name in ("flow", "book", "doctor") if f"recdqn.{name}" in loaded]
+    assert not [name for name in ("book", "doctor") if f"recdqn.{name}" in loaded]
