@@ -10,7 +10,7 @@ ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
 export SDL_VIDEODRIVER ?= dummy
 endif
 
-.PHONY: book pdf serve test browser lighthouse long links lint bench results clean
+.PHONY: book pdf serve test browser lighthouse long links lint style types bench results clean
 
 book: $(STAMP)
 	$(BIN)/jupyter-book build book $(BOOK_FLAGS)
@@ -20,16 +20,17 @@ serve: $(STAMP)
 	@test -f _build/html/index.html || $(MAKE) book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
+# Two processes; one that runs out of tests takes over some of the other's.
 test: $(STAMP)
-	$(BIN)/pytest
-	$(BIN)/pytest --nbmake book
+	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --nbmake book
 
 # The built site in a real browser: `make book` comes first.
 browser: .venv/.browser
 	$(BIN)/pytest -n 2 --dist loadfile tests/browser
 
 lighthouse: .venv/.browser
-	cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund
+	cd publish && npm ci --ignore-scripts --no-audit --no-fund
 	$(BIN)/python publish/lighthouse.py
 
 # The whole built site in one file; needs an installed Chromium.
@@ -44,9 +45,14 @@ long: $(STAMP)
 links: $(STAMP)
 	RECDQN_PROFILE=smoke $(BIN)/jupyter-book build book --builder linkcheck --path-output _build/links
 
-lint: $(STAMP)
+lint: style types
+
+style: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github
+
+types: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
@@ -65,7 +71,7 @@ results: $(STAMP)
 	$(BIN)/python -m recdqn.book.write
 
 clean:
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 
 # pygame, the drawing library, has no build for Python 3.14 yet. The stamp comes last: an interrupted
 # installation leaves none, and the next call carries on.

@@ -9,19 +9,20 @@ from pathlib import Path
 import nbformat
 import pytest
 
-BOOK = Path(__file__).parents[2] / "book"
-NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-URL = "https://github.com/recdqn/recdqn"
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted(
+    path for path in (ROOT / "book").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
+)
 
 
-def first_code_cell(path):
+def install_cell(path):
     cells = nbformat.read(path, as_version=nbformat.NO_CONVERT).cells
     return next(cell for cell in cells if cell.cell_type == "code")
 
 
 @pytest.fixture
 def commands(monkeypatch):
-    """What the cell runs; a clone leaves the folders of the repository behind, without the network."""
+    """The commands that the cell runs; a clone makes the folders of the repository, without the network."""
     ran = []
 
     def run(command, check):
@@ -35,25 +36,23 @@ def commands(monkeypatch):
     return ran
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_notebook_begins_with_it_and_the_page_leaves_it_out(path):
-    cell = first_code_cell(path)
-    assert (cell.id, cell.metadata.tags) == ("install", ["remove-cell"])
-    assert cell.source == first_code_cell(NOTEBOOKS[0]).source
+def test_every_notebook_begins_with_it_and_the_page_leaves_it_out():
+    for path in NOTEBOOKS:
+        cell = install_cell(path)
+        assert (cell.id, cell.metadata.tags) == ("install", ["remove-cell"]), path
+        assert cell.source == install_cell(NOTEBOOKS[0]).source, path
 
 
 def test_on_colab(commands, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    source = first_code_cell(NOTEBOOKS[0]).source
+    source = install_cell(NOTEBOOKS[0]).source
     assert source.count('"/content/') == 1  # where Colab keeps a notebook's files
     source = source.replace('"/content/', f'"{tmp_path}/')
     exec(source, {})
-    version = tomllib.loads((BOOK.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "version"
-    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     clone, install = commands
     folder = clone[-1]
-    assert f"--branch=v{version}" in clone and clone[-2] == URL
+    assert f"--branch=v{project['version']}" in clone and clone[-2] == project["urls"]["Repository"]
     assert install[:4] == [sys.executable, "-m", "pip", "install"] and install[-2:] == ["--editable", folder]
     assert sys.path[0] == folder
     exec(source, {})  # a second run finds the folder and fetches nothing
@@ -62,5 +61,5 @@ def test_on_colab(commands, monkeypatch, tmp_path):
 
 def test_elsewhere(commands):
     before = list(sys.path)
-    exec(first_code_cell(NOTEBOOKS[0]).source, {})
+    exec(install_cell(NOTEBOOKS[0]).source, {})
     assert commands == [] and sys.path == before

@@ -89,11 +89,12 @@ def recdqn(wheel, tmp_path_factory):
         assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    python = scripts / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python]
+    pip = [sys.executable, "-m", "pip", "--python", home]
     run(*pip, "install", "--no-deps", "--no-index", wheel)
     needed = run(
-        python, "-c", "from importlib.metadata import requires; print(*requires('recdqn'), sep='\\n')"
+        scripts / "python",
+        "-c",
+        "from importlib.metadata import requires; print(*requires('recdqn'), sep='\\n')",
     )
     link(closure(needed.splitlines()), Path(paths["purelib"]))
     run(*pip, "check")
