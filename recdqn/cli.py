@@ -17,9 +17,9 @@ from typing import Literal
 import tyro
 
 import recdqn
-from recdqn.config import PRESETS
 from recdqn.errors import UserError
 from recdqn.film import film
+from recdqn.presets import PRESETS
 from recdqn.run.signals import Stopped
 
 

@@ -1,8 +1,9 @@
-"""Errors with a one-line message, the first line of any error, and functions found by name."""
+"""Errors with a one-line message, what such messages quote, and functions found by name."""
 
 from __future__ import annotations
 
 import importlib
+import reprlib
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,14 @@ def first_line(error: BaseException) -> str:
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return textwrap.shorten(text, LONGEST, placeholder=" ...")
+
+
+def show(value: object) -> str:
+    """Return ``repr``, shortened."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python converts no integer of more than 4,300 digits
+        return "a very large number"
 
 
 def resolve(name: str) -> Any:

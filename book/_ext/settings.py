@@ -1,38 +1,35 @@
 """Reference pages of settings and classes: what a setting may be, and what a class is made with.
 
-Below each field of a configuration stand its default and its range, as ``recdqn.config`` checks them; they
-say more than a type. A class shows the arguments of its own ``__init__``, not the ``*args`` of one above it.
+Each setting shows its default and its range, as pydantic checks them, in place of its type. A class shows the
+arguments of its own ``__init__``, not the ``*args`` of a class above it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
-from typing import Any, get_type_hints
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.util.inspect import stringify_signature
 
-from recdqn import config
+from recdqn.fields import Part, expected, schemas
 
 ATTRIBUTE = re.compile(r"\.\. attribute:: (.+)")  # as napoleon writes one line below "Attributes:"
 
 
 def limits(part: type, name: str) -> str:
-    """Return a field's default and what it may be, in words; empty for a part that has fields of its own."""
-    field = next(field for field in dataclasses.fields(part) if field.name == name)
-    if field.default is dataclasses.MISSING:
+    """Return a setting's default and range in words; empty for a part, which has settings of its own."""
+    schema = schemas(part)[name]
+    if "default" not in schema:
         return ""
-    number = type(field.default) in (int, float)
-    default = f"{field.default:,}" if number else repr(field.default)
-    hint = get_type_hints(part)[name]
-    expected = config._wanted(hint, field.metadata).removeprefix("choose ")
-    return f"Default ``{default}``; {expected}."
+    default = part.__dataclass_fields__[name].default
+    number = type(default) in (int, float)
+    return f"Default ``{f'{default:,}' if number else repr(default)}``; {expected(schema)}."
 
 
 def with_limits(part: type, lines: list[str]) -> list[str]:
-    """Return a configuration's docstring with limits in the place of types, and an entry for each field."""
+    """Return the docstring of a class of settings with limits in place of types."""
     out: list[str] = []
     waiting: list[str] = []  # the limits of the fields whose text is being copied
     for line in lines:
@@ -50,19 +47,21 @@ def with_limits(part: type, lines: list[str]) -> list[str]:
 
 
 def add_limits(app: Sphinx, what: str, name: str, part: Any, options: Any, lines: list[str]) -> None:
-    """Change the docstring of a configuration, after napoleon has read it."""
-    if what == "class" and config._Checked in part.__mro__:
+    """Change the docstring of a class of settings, after napoleon has read it."""
+    if what == "class" and Part in part.__mro__:
         lines[:] = with_limits(part, lines)
 
 
 def own_signature(
     app: Sphinx, what: str, name: str, part: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, None] | None:
-    """Return what a class is made with where autodoc found ``*args`` in a class above it; else leave it."""
+    """Return the arguments of a class where autodoc found ``*args`` in a class above it; else leave them."""
+    if what == "class" and Part in part.__mro__:
+        return "", None  # the settings stand below
     if what not in ("class", "exception") or not (signature or "").startswith("(*args"):
         return None
-    if config._Checked in part.__mro__ or "__init__" not in vars(part):
-        return "", None  # a configuration's fields stand below
+    if "__init__" not in vars(part):
+        return "", None
     own = inspect.signature(part.__init__)
     parameters = [parameter for name, parameter in own.parameters.items() if name != "self"]
     return stringify_signature(own.replace(parameters=parameters), show_annotation=False), None

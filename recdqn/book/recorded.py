@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from recdqn.config import PRESETS
 from recdqn.errors import ConfigError, UserError
+from recdqn.presets import PRESETS
 from recdqn.run.folder import CONFIG, MANIFEST, METRICS
 
 RESULTS = Path(__file__).parents[2] / "results"

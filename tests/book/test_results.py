@@ -22,8 +22,8 @@ from recdqn.book.recorded import (
 )
 from recdqn.book.tables import bench_table, results_table, summary_table
 from recdqn.book.write import CURVES, README, write_curves, write_tables
-from recdqn.config import PRESETS
 from recdqn.errors import ConfigError, UserError
+from recdqn.presets import PRESETS
 
 INTRO = RESULTS.parent / "book" / "intro.md"
 

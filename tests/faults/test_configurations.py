@@ -1,18 +1,15 @@
 """1,000 generated configurations: each makes an update, or is refused in one line that says what is wrong.
 
-Values in range, and values just outside, come from the fields' own types and ranges in ``recdqn.config``, so
-a new number or switch is tried without a change here. What would take long is capped here, not there.
+Values in range, and values just outside, come from the JSON schemas of the settings, so a new number or
+switch is tried without a change here. What would take long is capped here, not there.
 """
 
-import dataclasses
 import json
 import math
 import os
 import re
 import tempfile
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints
 from unittest import mock
 
 import pytest
@@ -21,6 +18,7 @@ from hypothesis import strategies as st
 
 from recdqn import Config, train
 from recdqn.errors import ConfigError
+from recdqn.fields import parts, schemas
 
 # The largest values that are drawn where larger ones would only take longer.
 CAPS = {
@@ -40,12 +38,12 @@ CAPS = {
     "train.eval_episodes": 2,
     "train.solved_episodes": 2,
 }
-PARTS = {f.name: f.default_factory for f in dataclasses.fields(Config) if isinstance(f.default_factory, type)}
-FIELDS = {  # type and range, by dotted name
-    f"{prefix}{f.name}": (get_type_hints(cls)[f.name], f.metadata)
+PARTS = parts(Config)
+FIELDS = {  # JSON schemas by dotted name
+    f"{prefix}{name}": schema
     for prefix, cls in [("", Config), *((f"{name}.", cls) for name, cls in PARTS.items())]
-    for f in dataclasses.fields(cls)
-    if f.name not in PARTS
+    for name, schema in schemas(cls).items()
+    if name not in PARTS
 }
 # Values that fit their own range and not the others'; those further down read what those above have changed.
 SEEN = {"env.observation": "masked", "env.visible": (0, 2)}
@@ -67,56 +65,52 @@ MISFITS = {
 FIXED = {"device": "cpu", "env.id": "CartPole-v1", "env.workers": False}
 
 
-def right(name, hint, limits):
-    """Values of a field that are in its range, many of them at its ends."""
+def right(name, schema):
+    """Values of a setting that are in its range, many of them at its ends."""
     if name in FIXED:
         return st.just(FIXED[name])
-    if name == "env.visible" and get_origin(hint) is tuple:
-        return st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple)
-    if name in ("env.loc", "env.scale") and get_origin(hint) is tuple:  # one entry fits every observation
-        return right(name, get_args(hint)[0], limits).map(lambda number: (number,))
     if name == "env.observation":
         return st.sampled_from(["masked"] * 18 + ["whole"] * 3 + ["pixels"] * 2)  # pictures are slow
-    if get_origin(hint) is Literal:
-        return st.sampled_from(get_args(hint))
-    if get_origin(hint) in (Union, UnionType):
-        return st.one_of(right(name, one, limits) for one in get_args(hint))
-    if get_origin(hint) is tuple:
-        return st.lists(right(name, get_args(hint)[0], limits), min_size=1, max_size=2).map(tuple)
-    if hint is str:
-        return st.text("abc- ", min_size=1, max_size=100)
-    if hint in (bool, NoneType):
-        return st.from_type(hint)
-    low, high = limits["low"], min(limits["high"], CAPS.get(name, math.inf))
-    if hint is float:
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if schema["type"] == "array":
+        if name == "env.visible":
+            return st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple)
+        most = 1 if name in ("env.loc", "env.scale") else 2  # one entry fits every observation
+        return st.lists(right(name, schema["items"]), min_size=1, max_size=most).map(tuple)
+    if schema["type"] == "string":
+        return st.text("abc- ", min_size=1, max_size=schema["maxLength"])
+    if schema["type"] == "boolean":
+        return st.booleans()
+    low, high = schema["minimum"], min(schema["maximum"], CAPS.get(name, math.inf))
+    if schema["type"] == "number":
         return st.sampled_from([low, high]) | st.floats(low, high)
-    step = limits["multiple"] or 1
+    step = schema.get("multipleOf", 1)
     most = (high - low) // step
     return (st.sampled_from([0, 1, max(0, most - 1), most]) | st.integers(0, most)).map(
         lambda k: low + step * k
     )
 
 
-def wrong(name, hint, limits):
-    """Values of a field that are out of its range, or of another type."""
+def wrong(name, schema):
+    """Values of a setting that are out of its range, or of another type."""
     other = [None, {1, 2}, b"1", math.nan, object()]
-    if get_origin(hint) is Literal:
-        return st.sampled_from([*other, "", "x", 1, get_args(hint)])
-    if get_origin(hint) in (Union, UnionType):
-        return wrong(name, get_args(hint)[0], limits).filter(lambda value: value is not None)
-    if get_origin(hint) is tuple:
-        good, bad = (make(name, get_args(hint)[0], limits) for make in (right, wrong))
+    if "enum" in schema:
+        return st.sampled_from([*other, "", "x", 1, (schema["enum"][0],)])
+    if schema["type"] == "array":
+        good, bad = (make(name, schema["items"]) for make in (right, wrong))
         some_bad = st.tuples(good, bad) | st.tuples(bad, good) | st.tuples(bad)
-        return some_bad | st.sampled_from([*other, (), "12", 1, (limits["low"],) * (limits["entries"] + 1)])
-    if hint is bool:
+        too_many = (schema["items"]["minimum"],) * (schema["maxItems"] + 1)
+        return some_bad | st.sampled_from([*other, (), "12", too_many])
+    if schema["type"] == "boolean":
         return st.sampled_from([*other, 0, 1, "True", ()])
-    if hint is str:
-        return st.sampled_from([*other, "", "two\nlines", "x" * 101, 1, True, ("cpu",)])
-    low, high = limits["low"], limits["high"]
+    if schema["type"] == "string":
+        return st.sampled_from([*other, "", "two\nlines", "x" * (schema["maxLength"] + 1), 1, True, ("cpu",)])
+    low, high = schema["minimum"], schema["maximum"]
     other += ["1", True, False, math.inf, -math.inf, low - 1, high + 1, 10**5_000, -(10**5_000), 1j, (low,)]
-    if hint is float:
+    if schema["type"] == "number":
         return st.sampled_from([*other, math.nextafter(low, -math.inf), math.nextafter(high, math.inf)])
-    return st.sampled_from([*other, float(low), low + 0.5, *([low + 1] if limits["multiple"] else [])])
+    return st.sampled_from([*other, float(low), low + 0.5, *([low + 1] if "multipleOf" in schema else [])])
 
 
 @st.composite
@@ -127,7 +121,7 @@ def in_range(draw):
         | {"env.observation", "env.loc", "env.scale"}
         | draw(st.sets(st.sampled_from(sorted(FIELDS))))
     )
-    values = {name: draw(right(name, *FIELDS[name])) for name in FIELDS if name in needed}
+    values = {name: draw(right(name, FIELDS[name])) for name in FIELDS if name in needed}
     layers = len(values["policy.channels"])
     for name in ("policy.kernels", "policy.strides"):
         values[name] = (values[name] * 2)[:layers]
@@ -152,7 +146,7 @@ def out_of_range(draw):
     """Settings by dotted name, and which of them are out of range, of another type or unknown."""
     values = draw(in_range())
     named = draw(st.sets(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=4))
-    values |= {name: draw(wrong(name, *FIELDS[name])) for name in named}
+    values |= {name: draw(wrong(name, FIELDS[name])) for name in named}
     unknown = draw(st.sets(st.sampled_from(["colour", "train.update", "env.", "loss.self"]), max_size=2))
     return values | dict.fromkeys(unknown, 1), named | unknown
 
@@ -230,7 +224,7 @@ def check_refusal(way, values, named):
             train(WAYS[way](values), out=Path(folder, "run"), progress=False)
         assert os.listdir(folder) == []
     assert len(str(error.value).splitlines()) == 1
-    assert set(re.findall(r"(?:^|; )([\w.]+)=", str(error.value))) >= named
+    assert set(re.findall(r"(?:^|; )([\w.]+)(?:\[\d\])?=", str(error.value))) >= named
 
 
 # TorchRL takes tau for something else where it is above a half.

@@ -2,9 +2,12 @@ import dataclasses
 import functools
 import json
 import math
+import pickle
 import re
+from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,8 +15,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from recdqn.book.profiles import Profile
-from recdqn.config import PRESETS, Config, EnvConfig, LossConfig, PolicyConfig, ReplayConfig, TrainConfig
+from recdqn.config import Config, EnvConfig, LossConfig, PolicyConfig, TrainConfig
 from recdqn.errors import ConfigError
+from recdqn.fields import parts, schemas
+from recdqn.presets import PRESETS
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -28,32 +35,61 @@ def test_unknown_preset_lists_the_known_ones():
         Config.preset("pong")
 
 
-PARTS = {"env": EnvConfig, "policy": PolicyConfig, "loss": LossConfig}
-PARTS |= {"replay": ReplayConfig, "train": TrainConfig}
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*/seed-*/config.json")), ids=lambda f: f.parent.name)
+def test_recorded_runs_used_the_presets(file):
+    cfg = Config.from_dict(json.loads(file.read_text()))
+    assert cfg == Config.preset(cfg.name, seed=cfg.seed)
+
+
+FIELDS = {  # class, name and JSON schema by dotted name
+    f"{prefix}{name}": (cls, name, schema)
+    for prefix, cls in [("", Config), *((f"{name}.", cls) for name, cls in parts(Config).items())]
+    for name, schema in schemas(cls).items()
+    if name not in parts(cls)
+}
 NUMBERS = [
-    (name, field)
-    for name, cls in PARTS.items()
-    for field in dataclasses.fields(cls)
-    if field.type.removeprefix("tuple[").startswith(("int", "float"))
+    name
+    for name, (_, _, schema) in FIELDS.items()
+    if schema.get("items", schema)["type"] in ("integer", "number")
 ]
 
 
-@pytest.mark.parametrize("name, field", NUMBERS, ids=lambda x: x if isinstance(x, str) else x.name)
-@given(st.integers(1, 10**9), st.booleans())
-def test_numbers_out_of_their_range_are_named(name, field, distance, above):
-    value = field.metadata["high"] + distance if above else field.metadata["low"] - distance
-    value = (value,) if isinstance(field.default, tuple) else value
-    dotted = re.escape(f"{name}.{field.name}=")
-    with pytest.raises(ConfigError, match=rf"^{dotted}\(?-?[\d.]+,?\)?: expected a .*number from [^;]*$"):
-        PARTS[name](**{field.name: value})
+def test_every_setting_has_a_range_or_choices():
+    assert len(FIELDS) > 40
+    for name, (_, _, schema) in FIELDS.items():
+        item = schema.get("items", schema)
+        assert (
+            item["type"] == "boolean"
+            or "enum" in item
+            or item.keys() >= {"minLength", "maxLength"}
+            or item.keys() >= {"minimum", "maximum"}
+        ), name
+        assert item is schema or schema.keys() >= {"minItems", "maxItems"}, name
 
 
-@pytest.mark.parametrize("name, cls", [("", Config), *PARTS.items()])
-def test_every_number_has_a_range_that_holds_its_default(name, cls):
-    for field in dataclasses.fields(cls):
-        for value in field.default if isinstance(field.default, tuple) else (field.default,):
-            if type(value) in (int, float):
-                assert field.metadata["low"] <= value <= field.metadata["high"], field.name
+@pytest.mark.parametrize("name", NUMBERS)
+@given(st.data())
+def test_numbers_are_accepted_in_their_range_only(name, data):
+    cls, field, schema = FIELDS[name]
+    several = "items" in schema
+    schema = schema.get("items", schema)
+    low, high, step = schema["minimum"], schema["maximum"], schema.get("multipleOf", 1)
+    value = data.draw(
+        st.sampled_from([low, high]) | st.integers(math.ceil(low / step), high // step).map(step.__mul__)
+    )
+    try:
+        made = getattr(cls(**{field: value}), field)
+        assert made == ((value,) if several else value)
+        assert type(made[0] if several else made) is (int if schema["type"] == "integer" else float)
+    except ConfigError as error:  # it fits its range, and not another setting
+        assert "policy.channels" in str(error) or "policy.eps_start" in str(error)
+    outside = data.draw(st.integers(1, 10**9))
+    for value in (low - outside, high + outside):
+        index = r"\[0\]" if several else ""
+        with pytest.raises(
+            ConfigError, match=rf"^{re.escape(name)}{index}=-?[\d.e+]+: expected a .*number from "
+        ):
+            cls(**{field: value})
 
 
 CHOOSE = "there is no such setting; choose one of"
@@ -64,19 +100,14 @@ CHOOSE = "there is no such setting; choose one of"
     [
         (
             lambda: EnvConfig(observation="sound"),
-            "env.observation='sound': choose one of 'masked', 'pixels', 'whole'",
+            "env.observation='sound': expected one of 'masked', 'pixels', 'whole'",
         ),
-        (
-            lambda: EnvConfig(id=3),
-            "env.id=3: expected printable text of 1 to 100 characters or an instance of Callable",
-        ),
+        (lambda: EnvConfig(id=3), "env.id=3: expected printable text of 1 to 100 characters"),
         (
             lambda: EnvConfig(workers=True, num_envs=1),
             "env.workers=True: expected False, or env.num_envs of at least 2",
         ),
-        (lambda: PolicyConfig(cell="rnn"), "policy.cell='rnn': choose one of 'lstm', 'gru'"),
-        (lambda: PolicyConfig(cell=["lstm"]), "policy.cell=['lstm']: choose one of 'lstm', 'gru'"),
-        (lambda: PolicyConfig(eps_end=1.5), "policy.eps_end=1.5: expected a number from 0 to 1"),
+        (lambda: PolicyConfig(cell=["lstm"]), "policy.cell=['lstm']: expected one of 'lstm', 'gru'"),
         (lambda: PolicyConfig(eps_end=math.nan), "policy.eps_end=nan: expected a number from 0 to 1"),
         (lambda: PolicyConfig(bfloat16=1), "policy.bfloat16=1: expected True or False"),
         (
@@ -84,19 +115,22 @@ CHOOSE = "there is no such setting; choose one of"
             "env.image_size=50: expected a whole number from 36 to 400, a multiple of 4",
         ),
         (
-            lambda: EnvConfig(loc=[0.0, 1.0]),
-            "env.loc=[0.0, 1.0]: expected a tuple of 1 to 100 entries, "
-            "each a number from -1,000,000 to 1,000,000",
+            lambda: EnvConfig(loc="01"),
+            "env.loc='01': expected 1 to 4,096 entries, each a number from -1,000,000 to 1,000,000",
+        ),
+        (
+            lambda: PolicyConfig(channels=[8, None, "x"]),
+            "policy.channels[1]=None: expected a whole number from 1 to 512",
         ),
         (lambda: TrainConfig(updates=True), "train.updates=True: expected a whole number from 1 to 100,000"),
         (lambda: TrainConfig(updates=3.0), "train.updates=3.0: expected a whole number from 1 to 100,000"),
         (
-            lambda: TrainConfig(10**5_000),
+            lambda: TrainConfig(total_frames=10**5_000),
             "train.total_frames=a very large number: expected a whole number from 1 to 1,000,000,000,000",
         ),
         (
             lambda: TrainConfig(solved_return=math.inf),
-            "train.solved_return=inf: expected a number from 0 to 1,000,000,000",
+            "train.solved_return=inf: expected a number from -1,000,000,000 to 1,000,000,000",
         ),
         (
             lambda: Config.preset("masked-cartpole", seed=-1),
@@ -106,9 +140,9 @@ CHOOSE = "there is no such setting; choose one of"
         (lambda: Config(device="a\nb"), r"device='a\nb': expected printable text of 1 to 100 characters"),
         (
             lambda: Config(env=PolicyConfig),
-            "env=<class 'recdq...PolicyConfig'>: expected an instance of EnvConfig",
+            "env=<class 'recdq...PolicyConfig'>: expected a dictionary or an instance of EnvConfig",
         ),
-        (lambda: Config(loss=3), "loss=3: expected an instance of LossConfig"),
+        (lambda: Config(loss=3), "loss=3: expected a dictionary or an instance of LossConfig"),
         (lambda: LossConfig(gama=0.9), "loss.gama=0.9: there is no such setting; did you mean loss.gamma?"),
         (
             lambda: LossConfig(x=1),
@@ -125,7 +159,6 @@ CHOOSE = "there is no such setting; choose one of"
             "max_steps, workers, step_seconds; "
             "env.num_env=2: there is no such setting; did you mean env.num_envs?",
         ),
-        (lambda: Config.from_dict({"env": 3}), "env=3: expected an instance of EnvConfig"),
         (lambda: Config.from_dict([]), "[] is no configuration: expected a dictionary"),
         # what fits on its own, and not together
         (
@@ -179,20 +212,23 @@ def test_wrong_values_are_refused(make, message):
 
 WRONG = {
     "seed": 1.5,
-    "env": {"num_envs": 0, "nmu_envs": 2},
-    "policy": {"cell": "rnn", "channels": (1, "x"), "eps_start": 0.01},
+    "env": {"num_envs": 0, "nmu_envs": 2, "loc": [1] * 5_000},
+    "policy": {"cell": "rnn", "channels": (1, "x", None), "eps_start": 0.01},
+    "loss": None,
     "replay": {"capacity": 64},
     "train": {"updates": None, "frames_per_batch": 65},
 }
 NAMED = [
     "seed=1.5",
-    "env.nmu_envs=2",
     "env.num_envs=0",
+    "env.loc=(1, 1, 1, 1, 1, 1, ...)",
+    "env.nmu_envs=2",
     "policy.cell='rnn'",
-    "policy.channels=(1, 'x')",
-    "policy.eps_end=0.05",
+    "policy.channels[1]='x'",
+    "loss=None",
     "train.updates=None",
-    "replay.capacity=64",  # does not fit frames_per_batch, which is all right in itself
+    "policy.eps_end=0.05",  # more than eps_start
+    "replay.capacity=64",  # less than frames_per_batch, which is all right in itself
 ]
 
 
@@ -208,28 +244,53 @@ NAMED = [
 def test_everything_that_is_wrong_is_said_in_one_line(build):
     with pytest.raises(ConfigError) as error:
         build(WRONG)
-    said = re.findall(r"(?:^|; )([\w.]+=.*?): ", str(error.value))
-    assert sorted(said) == sorted(NAMED)
+    said = re.findall(r"(?:^|; )([\w.\[\]]+=.*?): ", str(error.value))
+    assert said == NAMED
     assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_part_alone_names_its_fields_as_the_whole_does():
     with pytest.raises(
-        ConfigError, match="^policy.cell='rnn': .*; policy.channels=.*'x'.*: expected a tuple"
+        ConfigError, match=r"^policy.cell='rnn': .*; policy.channels\[1\]='x': expected a whole"
     ):
         PolicyConfig(**WRONG["policy"])
+
+
+def test_everything_that_does_not_fit_together_is_said_in_one_line():
+    cfg = Config(env={"num_envs": 7, "scale": 1.0, "loc": (1, 2, 3)}, replay={"capacity": 9})
+    with pytest.raises(
+        ConfigError, match="^train.frames_per_batch=64: .*; replay.capacity=9: .*; env.loc=[^;]*$"
+    ):
+        cfg.check_training()
+
+
+@pytest.mark.parametrize("array", [np.array, torch.tensor, list, tuple])
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.int64, float, int])
+def test_numbers_and_arrays_of_other_libraries_are_converted(array, number):
+    cfg = Config(
+        seed=np.int64(3), env={"loc": array([number(1), number(0)]), "scale": number(2), "workers": np.True_}
+    )
+    assert cfg == Config(seed=3, env={"loc": (1.0, 0.0), "scale": (2.0,), "workers": True})
+    values = (cfg.seed, *cfg.env.loc, *cfg.env.scale, cfg.env.workers)
+    assert [type(value) for value in values] == [int, float, float, float, bool]
+
+
+def test_an_observation_of_128_entries_is_scaled_one_by_one():
+    env = EnvConfig(observation="whole", loc=np.zeros(128), scale=np.ones(128))
+    assert len(env.loc) == len(env.scale) == 128
+
+
+def test_a_configuration_is_a_value():
+    cfg = Config.preset("pixel-cartpole", seed=3)
+    assert pickle.loads(pickle.dumps(cfg)) == cfg and hash(cfg) == hash(cfg.replace())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cfg.seed = 4
 
 
 def test_a_file_without_some_settings_has_their_defaults():
     cfg = Config.from_dict({"seed": 3, "env": {"loc": [1, 2]}})
     assert cfg == Config(seed=3, env=EnvConfig(loc=(1.0, 2.0)))
     assert Config.from_dict({}) == Config()
-
-
-def test_whole_numbers_become_floats_where_floats_are_expected():
-    """TorchRL warns of a share of random actions that is no float."""
-    cfg = Config(policy={"eps_start": 1}, env={"loc": (1, 2)})
-    assert type(cfg.policy.eps_start) is type(cfg.env.loc[0]) is float
 
 
 @given(st.integers(9, 30), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3))
@@ -269,7 +330,8 @@ def test_an_environment_is_known_by_its_name():
 )
 def test_a_function_without_a_name_is_refused(function):
     with pytest.raises(
-        ConfigError, match="^env.id=.* cannot be found by its name: put it at the top level of a module$"
+        ConfigError,
+        match="^env.id=.*: expected a function that can be imported by its name: put it at the top level",
     ):
         EnvConfig(id=function)
 
