@@ -42,7 +42,7 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
         >>> env = make_env(cfg.env)
         >>> policy = make_policy(cfg.policy, env)
         >>> add_primers(env, policy).rollout(3, policy)["action_value"].shape
-        torch.Size([8, 3, 2])
+        torch.Size([32, 3, 2])
     """
     spec = env.action_spec_unbatched
     if "pixels" in env.observation_spec.keys():
