@@ -1,8 +1,8 @@
 """What the book says about itself, computed when it is built: versions, citation, how long a page takes.
 
-The directive ``{runs}`` makes a table of the pages that ran, ``{versions}`` one of what they ran with, and
-``{citation}`` a reference and a BibTeX entry from ``CITATION.cff``. Under the title of each longer page stand
-the minutes it takes to read and, where it has code cells, the time they took to run.
+The directive ``{versions}`` makes a table of the installed versions, and ``{citation}`` a reference and a
+BibTeX entry from ``CITATION.cff``. Each longer page shows its reading time below the title and, if it has
+code cells, how long they ran.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -100,49 +99,6 @@ class Citation(Computed):
         return [text, "", "```bibtex", *entry.splitlines(), "```"]
 
 
-class runs(nodes.General, nodes.Element):
-    """Where the table of the pages that ran belongs; they are known when all pages are read."""
-
-
-class Runs(SphinxDirective):
-    """``{runs}``: a table of the pages with code cells, how long they took and when."""
-
-    def run(self) -> list[nodes.Node]:
-        """Leave a mark."""
-        return [runs()]
-
-
-def table(rows: list[list[nodes.Node]]) -> nodes.table:
-    """Return a table whose first row is its head."""
-    lines = []
-    for row in rows:
-        entries = [nodes.entry("", nodes.paragraph("", "", cell)) for cell in row]
-        lines.append(nodes.row("", *entries))
-    columns = [nodes.colspec(colwidth=1) for _ in rows[0]]
-    parts = [*columns, nodes.thead("", lines[0]), nodes.tbody("", *lines[1:])]
-    return nodes.table("", nodes.tgroup("", *parts, cols=len(columns)), classes=["colwidths-auto"])
-
-
-def in_order(app: Sphinx, page: str) -> list[str]:
-    """Return a page and those below it in the table of contents, in reading order."""
-    below = app.env.toctree_includes.get(page, [])
-    return [page, *(name for child in below for name in in_order(app, child))]
-
-
-def fill_runs(app: Sphinx, document: nodes.document, page: str) -> None:
-    """Put the table of the pages that ran, in the book's order, where its mark is."""
-    for mark in list(document.findall(runs)):
-        rows = [[nodes.Text(head) for head in ("page", "seconds", "when (UTC)")]]
-        for name in in_order(app, app.config.root_doc):
-            run = app.env.nb_metadata.get(name, {}).get("exec_data")
-            if run and run["runtime"]:
-                address = app.builder.get_relative_uri(page, name)
-                link = nodes.reference("", app.env.titles[name].astext(), refuri=address, internal=True)
-                when = datetime.fromtimestamp(run["mtime"], UTC).strftime("%Y-%m-%d %H:%M")
-                rows.append([link, nodes.Text(f"{run['runtime']:.1f}"), nodes.Text(when)])
-        mark.replace_self(table(rows))
-
-
 def minutes_to_read(document: nodes.document) -> int:
     """Return about how long a page takes to read: its prose, and the code it shows."""
     words, lines = 0, 0
@@ -186,8 +142,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives and the line under the titles."""
     app.add_directive("versions", Versions)
     app.add_directive("citation", Citation)
-    app.add_directive("runs", Runs)
-    app.add_node(runs)
-    app.connect("doctree-resolved", fill_runs)
     app.connect("html-page-context", add_times, priority=900)  # descriptions of pages are made before
     return {"parallel_read_safe": True, "parallel_write_safe": True}
