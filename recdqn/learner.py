@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -74,6 +75,15 @@ class Learner:
         done = min(frames / cfg.total_frames, 1.0)
         for group in self.optimiser.param_groups:
             group["lr"] = cfg.learning_rate + done * (cfg.final_learning_rate - cfg.learning_rate)
+
+    def parts(self) -> dict[str, Any]:
+        """Return what a checkpoint saves, by name: objects with ``state_dict`` and ``load_state_dict``."""
+        return {
+            "policy": self.policy,
+            "loss": self.loss,
+            "average": self.average,
+            "optim": self.optimiser,
+        }
 
     def _not_finite(self, batch: TensorDictBase, loss: float, norm: float) -> str:
         """Name the first value that is not finite, in the order in which they are computed."""

@@ -107,20 +107,8 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
         learner = Learner(cfg, env)
         add_primers(env, learner.policy)
         at = Progress()
-        if out is None:
-            check_room(Path(tempfile.gettempdir()), stored_bytes(cfg, env), copies=1)
-        else:
-            check_room(out, stored_bytes(cfg, env))
         stack.enter_context(_explained(out, learner, at))
-        if out is not None:
-            if not resumed:
-                create_folder(out, cfg)
-            stack.enter_context(lock(out))
-            remove_leftovers(out)
-        prefix = "recdqn-" if out is None else SCRATCH
-        scratch = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix=prefix, dir=out, ignore_cleanup_errors=True)
-        )
+        scratch = stack.enter_context(_scratch_folder(cfg, out, stored_bytes(cfg, env), resumed))
         buffer = make_replay_buffer(cfg, scratch)
         collector = make_collector(cfg, env, learner.policy, buffer)
         collector.total_frames = math.inf  # its last frame would close the environments before they are saved
@@ -128,33 +116,15 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
 
         checkpoints = None
         if out is not None:
-            parts = {
-                "policy": learner.policy,
-                "loss": learner.loss,
-                "average": learner.average,
-                "optim": learner.optimiser,
-                "collection": Collection(collector, env),
-                "random": GlobalRNGState(),
-                "progress": at,
-                "buffer": buffer,
-            }
-            checkpoints = Checkpoints(out, cfg, **parts)
+            collection = Collection(collector, env)
+            parts = {"collection": collection, "random": GlobalRNGState(), "progress": at, "buffer": buffer}
+            checkpoints = Checkpoints(out, cfg, **learner.parts(), **parts)
             checkpoints.prune()
             if resumed:
-                _load(checkpoints, parts["collection"], at)
+                _load(checkpoints, collection, at)
         run = Run(cfg, learner.average.module, at.metrics)
         log = Log(out, logger, at.metrics) if out is not None and logger is not None else None
-        total = cfg.train.collections * cfg.train.frames_per_batch
-        shown = stack.enter_context(
-            tqdm(
-                total=total,
-                initial=at.frames,
-                unit="frame",
-                disable=not bar,
-                dynamic_ncols=True,
-                mininterval=0.5,  # seconds
-            )
-        )
+        shown = stack.enter_context(_progress_bar(cfg, at, bar))
         saved = time.perf_counter()
         started = saved - at.seconds
 
@@ -191,6 +161,35 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
         if stop.signal is not None and not at.finished(cfg.train):
             raise Stopped(stop.signal, f"stopped after {at.frames} frames")
     return run
+
+
+@contextlib.contextmanager
+def _scratch_folder(cfg: Config, out: Path | None, buffer_bytes: int, resumed: bool) -> Iterator[str]:
+    """Prepare and lock the run folder, and make a temporary folder in it for the replay buffer."""
+    with contextlib.ExitStack() as stack:
+        if out is None:
+            check_room(Path(tempfile.gettempdir()), buffer_bytes, copies=1)
+        else:
+            check_room(out, buffer_bytes)
+            if not resumed:
+                create_folder(out, cfg)
+            stack.enter_context(lock(out))
+            remove_leftovers(out)
+        prefix = "recdqn-" if out is None else SCRATCH
+        yield stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=prefix, dir=out, ignore_cleanup_errors=True)
+        )
+
+
+def _progress_bar(cfg: Config, at: Progress, visible: bool) -> tqdm:
+    return tqdm(
+        total=cfg.train.collections * cfg.train.frames_per_batch,
+        initial=at.frames,
+        unit="frame",
+        disable=not visible,
+        dynamic_ncols=True,
+        mininterval=0.5,  # seconds
+    )
 
 
 def _evaluate(run: Run, number: int) -> tuple[Evaluation, Evaluation | None]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from recdqn import Learner, make_collector, make_env, make_replay_buffer
+from recdqn import Learner, add_primers, make_collector, make_env, make_replay_buffer
 from recdqn.errors import NotFinite
 
 
@@ -15,6 +15,7 @@ def learner_and_batch(tiny, tmp_path):
     env = make_env(cfg.env)
     env.set_seed(0)
     learner = Learner(cfg, env)
+    add_primers(env, learner.policy)
     buffer = make_replay_buffer(cfg, tmp_path)
     for _ in make_collector(cfg, env, learner.policy, buffer):
         pass
