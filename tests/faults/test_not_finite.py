@@ -1,8 +1,8 @@
-"""Numbers that are not finite end a run before they reach the weights, and leave what reproduces them."""
+"""A value that is not finite ends a run before it reaches the weights; the batch is saved to reproduce it."""
 
 import math
-import re
 
+import faulty
 import pytest
 import torch
 from tensordict import TensorDict
@@ -10,13 +10,12 @@ from torchrl.data import TensorDictReplayBuffer
 from torchrl.objectives import SoftUpdate
 
 from recdqn import load_checkpoint, make_env, make_policy, train
-from recdqn.envs.replayable import Game
 from recdqn.errors import NotFinite
 from recdqn.loss import RecurrentDQNLoss, make_loss
 
 
 def spoil_batches(monkeypatch, key, value, after):
-    """Put a value into the batches that come after so many."""
+    """Write ``value`` into each batch after the first ``after`` batches."""
     sample, samples = TensorDictReplayBuffer.sample, []
 
     def poisoned(self, *args, **kwargs):
@@ -29,8 +28,8 @@ def spoil_batches(monkeypatch, key, value, after):
     monkeypatch.setattr(TensorDictReplayBuffer, "sample", poisoned)
 
 
-def again(cfg, path):
-    """Compute the loss of the batch that was kept, with the weights that were kept."""
+def reproduce(cfg, path):
+    """Compute the loss of the saved batch with the saved weights."""
     saved = torch.load(path, weights_only=True)
     env = make_env(cfg.env)
     loss_fn = make_loss(cfg.loss, make_policy(cfg.policy, env), env)
@@ -44,7 +43,7 @@ def again(cfg, path):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_reward_in_a_batch(tiny, tmp_path, monkeypatch, value):
-    """The third update of two for each 64 frames, after 256 frames of warm-up: so after 320 frames."""
+    """In the third update: two are made every 64 frames, from frame 256 on, so it comes after 320 frames."""
     spoil_batches(monkeypatch, ("next", "reward"), value, after=2)
     out = tmp_path / "run"
     with pytest.raises(NotFinite) as error:
@@ -53,14 +52,14 @@ def test_a_reward_in_a_batch(tiny, tmp_path, monkeypatch, value):
         "('next', 'reward') in a batch is not finite, after 320 frames and 2 updates; "
         f"batch and weights are in {out / 'not-finite.pt'}"
     )
-    loss_fn, batch, loss = again(tiny, out / "not-finite.pt")
+    loss_fn, batch, loss = reproduce(tiny, out / "not-finite.pt")
     assert not loss.isfinite()
     assert not batch["next", "reward"][-1].isfinite() and batch["next", "reward"][:-1].isfinite().all()
-    assert all(p.isfinite().all() for p in loss_fn.parameters())  # it never reached the weights
+    assert all(p.isfinite().all() for p in loss_fn.parameters())  # it did not reach the weights
 
 
 def test_a_gradient(tiny, tmp_path, monkeypatch):
-    """A finite loss whose gradient is not: the square root of the loss, where it is zero."""
+    """A finite loss with a gradient that is not: the square root at zero."""
     forward = RecurrentDQNLoss.forward
 
     def steep(self, batch):
@@ -70,12 +69,12 @@ def test_a_gradient(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(RecurrentDQNLoss, "forward", steep)
     with pytest.raises(NotFinite, match="the gradient of .* is not finite, after 256 frames and 0 updates"):
         train(tiny, out=tmp_path / "run", progress=False)
-    loss_fn, _, loss = again(tiny, tmp_path / "run" / "not-finite.pt")
+    loss_fn, _, loss = reproduce(tiny, tmp_path / "run" / "not-finite.pt")
     assert loss == 0 and not all(p.grad.isfinite().all() for p in loss_fn.parameters() if p.grad is not None)
 
 
 def test_a_loss(tiny, monkeypatch):
-    """Everything in the batch is finite, but what is made of it is not."""
+    """The batch is finite, and the loss computed from it is not."""
     forward = RecurrentDQNLoss.forward
     monkeypatch.setattr(
         RecurrentDQNLoss,
@@ -86,41 +85,29 @@ def test_a_loss(tiny, monkeypatch):
         train(tiny, progress=False)
 
 
-@pytest.mark.parametrize("what", ["observation", "first observation", "reward"])
-def test_what_the_environment_returns(tiny, tmp_path, monkeypatch, what):
-    """It is noticed in the collection in which it came, and the checkpoint before it stands."""
-    step, reset, steps = Game.step, Game.reset, []
-
-    def bad_step(self, action):
-        observation, reward, *rest = step(self, action)
-        steps.append(action)
-        if len(steps) == 8 * 20 and what == "observation":
-            observation = observation * math.nan
-        if len(steps) == 8 * 20 and what == "reward":
-            reward = math.inf
-        return observation, reward, *rest
-
-    def bad_reset(self, **kwargs):
-        observation, info = reset(self, **kwargs)
-        if what == "first observation" and steps:
-            observation = observation * math.nan
-        return observation, info
-
-    monkeypatch.setattr(Game, "step", bad_step)
-    monkeypatch.setattr(Game, "reset", bad_reset)
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (faulty.NanObservation, "('next', 'observation')"),
+        (faulty.NanFirstObservation, "'observation'"),
+        (faulty.InfiniteReward, "('next', 'reward')"),
+    ],
+)
+def test_a_value_from_the_environment(tiny, tmp_path, kind, key):
+    """It is found in the collection that brought it, and the checkpoint before that is intact."""
+    env = {"id": kind, "observation": "whole", "loc": (0.0,), "scale": (1.0,)}
+    cfg = tiny.replace(env=env, train={"save_seconds": 0.0})
     out = tmp_path / "run"
     with pytest.raises(NotFinite) as error:
-        train(tiny.replace(train={"save_seconds": 0.0}), out=out, progress=False)
-    key = re.escape("('next', 'reward')" if what == "reward" else "observation'")
-    pattern = rf".*{key}\)? from the environment is not finite, after (\d+) frames and 0 updates; batch .*"
-    match = re.fullmatch(pattern, str(error.value))
-    frames = int(match[1])
-    assert frames == 128 or what == "first observation"
-    assert sorted(out.glob("checkpoints/*"))[-1].name == f"checkpoint-{frames:012d}.torchrl"
+        train(cfg, out=out, progress=False)
+    # A collection has 8 steps of 8 environments; the value comes at step 24, 21 and 20.
+    line = f"{key} from the environment is not finite, after 128 frames and 0 updates; batch and weights are"
+    assert str(error.value).startswith(line)
+    assert sorted(out.glob("checkpoints/*"))[-1].name == f"checkpoint-{128:012d}.torchrl"
 
 
 def test_clipped_gradients_are_logged(tiny, tmp_path):
-    """The share of gradients that were longer than what is allowed, beside their mean length."""
+    """The share of updates whose gradient norm exceeds ``max_grad_norm``."""
     train(tiny.replace(train={"max_grad_norm": 1e-6}), out=tmp_path / "short", progress=False)
     train(tiny.replace(train={"max_grad_norm": 1e6}), out=tmp_path / "long", progress=False)
     for name, share in (("short", 1.0), ("long", 0.0)):
