@@ -26,7 +26,7 @@ from recdqn import (
     make_policy,
     make_replay_buffer,
 )
-from recdqn.book.measure import seconds_by_turns
+from recdqn.book.measure import median_seconds
 from recdqn.config import MAX_RETURN
 from recdqn.loss import make_loss
 
@@ -44,7 +44,7 @@ def size_row(small: int = 10_000, large: int = 1_000_000, repeats: int = 15) -> 
         sides = {n: _Side.filled(n, large, f"{scratch}/{n}") for n in (small, large)}
         calls = {f"{n} sample": side.sample for n, side in sides.items()}
         calls |= {f"{n} update": side.update for n, side in sides.items()}
-        seconds = seconds_by_turns(calls, repeats, warmup=3)
+        seconds = median_seconds(calls, repeats, warmup=3)
         per_call = sides[small].cfg.train.updates
     times = {kind: (seconds[f"{large} {kind}"], seconds[f"{small} {kind}"]) for kind in ("sample", "update")}
     ratios = {kind: many / few for kind, (many, few) in times.items()}

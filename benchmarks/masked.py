@@ -16,7 +16,7 @@ import recdqn
 from benchmarks import plain
 from benchmarks.harness import Row
 from recdqn import Config, add_primers, make_collector, make_env, make_policy, make_replay_buffer
-from recdqn.book.measure import seconds_by_turns
+from recdqn.book.measure import median_seconds
 from recdqn.config import ENV_ID
 from recdqn.evaluation import EVAL_SEED, Evaluation
 from recdqn.run.folder import Run
@@ -34,7 +34,7 @@ def env_row(sizes: tuple[int, ...] = (8, 16, 32, 64), collections: int = 4, repe
     calls = {
         str(n): lambda it=it: [next(it) for _ in range(collections)] for n, (_, it) in collecting.items()
     }
-    seconds = seconds_by_turns(calls, repeats)
+    seconds = median_seconds(calls, repeats)
     rates = {n: collections * frames / seconds[str(n)] for n, (frames, _) in collecting.items()}
     best = max(sizes, key=rates.get)
     return Row(
@@ -74,7 +74,7 @@ def loop_row(frames: int = 6_400, repeats: int = 3) -> Row:
     for train in sides.values():
         train(short)  # the first calls import and compile
     calls = {name: lambda train=train: train(cfg) for name, train in sides.items()}
-    seconds = seconds_by_turns(calls, repeats, warmup=0)
+    seconds = median_seconds(calls, repeats, warmup=0)
     ratio = seconds["ours"] / seconds["plain"]
     return Row(
         what=f"training loop on masked CartPole, {frames:,} frames, set-up included, no evaluation",

@@ -19,7 +19,7 @@ from torchrl.objectives import SoftUpdate
 from benchmarks import classic
 from benchmarks.harness import Row
 from recdqn import Config, add_primers, make_collector, make_env, make_policy, make_replay_buffer
-from recdqn.book.measure import seconds_by_turns
+from recdqn.book.measure import median_seconds
 from recdqn.book.recorded import recorded_runs
 from recdqn.loss import make_loss
 
@@ -33,7 +33,7 @@ def pixel_env(steps: int = 50, repeats: int = 15) -> Row:
     for env in envs.values():
         env.set_seed(0)
     torch.manual_seed(0)
-    seconds = seconds_by_turns(
+    seconds = median_seconds(
         {name: lambda env=env: env.rollout(steps, break_when_any_done=False) for name, env in envs.items()},
         repeats,
     )
@@ -79,7 +79,7 @@ def learner(updates: int = 10, repeats: int = 3) -> Row:
     loss, batches = our_learner(_config(), frames=1_024, batches=updates)
     steps = sum(batch.numel() for batch in batches)
     classic_loss, batch = classic_learner(rows=classic.BATCH)
-    seconds = seconds_by_turns(
+    seconds = median_seconds(
         {
             "ours": training(loss, batches, _config().train.learning_rate),
             "other": training(classic_loss, [batch], classic.LEARNING_RATE),

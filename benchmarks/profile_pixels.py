@@ -33,7 +33,7 @@ from torchrl.envs.common import EnvBase
 
 from benchmarks import classic, pictures
 from recdqn import Config, make_env
-from recdqn.book.measure import seconds_by_turns
+from recdqn.book.measure import median_seconds
 from recdqn.config import ENV_ID
 
 SIZE = 84  # pixels
@@ -245,7 +245,7 @@ def main() -> None:
     }
     makers |= attempts()
     envs = {name: make() for name, make in makers.items()}
-    seconds = seconds_by_turns(
+    seconds = median_seconds(
         {name: lambda env=env: env.rollout(STEPS, break_when_any_done=False) for name, env in envs.items()},
         repeats=5,
         clock=time.thread_time,

@@ -1,4 +1,4 @@
-"""The command line: ``recdqn train``, ``evaluate``, ``watch`` (chapter 5) and ``doctor`` (the field guide).
+"""The command line: ``recdqn train``, ``resume``, ``evaluate``, ``watch`` and ``doctor``.
 
 Progress and messages go to standard error, results to standard output. Input that cannot be used ends with
 one line and exit status 2.
@@ -6,76 +6,92 @@ one line and exit status 2.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import logging
+import functools
+import inspect
+import io
+import os
+import re
 import sys
-from json import dumps
+from collections.abc import Callable
+from json import dumps, loads
 from pathlib import Path
-from statistics import fmean
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
 import recdqn
-from recdqn.errors import UserError
-from recdqn.film import film
+from recdqn.config import Config
+from recdqn.errors import UserError, first_line, suggest
+from recdqn.fields import dotted
+from recdqn.options import Settings, argument, one_of, similar, texts_of, whole_number
 from recdqn.presets import PRESETS
 from recdqn.run.signals import Stopped
 
+if TYPE_CHECKING:
+    from recdqn.run.folder import Run
+
+LoggerName = Literal["csv", "tensorboard", "wandb"]
+Logger = Annotated[LoggerName | None, argument("NAME", one_of(*get_args(LoggerName)))]
+RunFolder = Annotated[Path, argument("DIR", Path)]
+OPTIONAL = tyro.conf.arg(help_behavior_hint="")  # the help shows no default
+
 
 def train(
-    preset: str | None = None,
+    preset: Annotated[str | None, argument("PRESET"), OPTIONAL] = None,
     /,
-    seed: int | None = None,
-    frames: int | None = None,
-    out: Path | None = None,
-    logger: Literal["csv", "tensorboard", "wandb"] | None = None,
-    device: str | None = None,
-    save_seconds: float | None = None,
-    resume: Path | None = None,
+    *,
+    config: Annotated[Path | None, argument("FILE", Path), OPTIONAL] = None,
+    out: Annotated[Path | None, argument("DIR", Path), OPTIONAL] = None,
+    logger: Annotated[Logger, OPTIONAL] = None,
+    settings: Settings,
 ) -> None:
-    """Train an agent and save it, or go on with a run that was stopped.
+    """Train an agent and save it.
 
     Args:
         preset: masked-cartpole or pixel-cartpole.
-        seed: of every random number; 0 if not given.
-        frames: environment steps at most; the preset's own number if not given.
-        out: the folder to save into; runs/PRESET-SEED if not given.
-        logger: also write the metrics with one of TorchRL's loggers, into the same folder.
-        device: cpu, or cuda where there is a GPU; cpu if not given.
-        save_seconds: seconds between two checkpoints; 60 if not given.
-        resume: the folder of a run to go on with; all it needs is there. More frames let it train longer.
+        config: in place of a preset, a saved configuration: the config.json of a run folder.
+        out: the folder to save into; runs/NAME-SEED if not given.
+        logger: also write the metrics with one of TorchRL's loggers, csv, tensorboard or wandb, into
+            the same folder.
+        settings: settings that differ from those of the preset or the saved configuration.
     """
-    if resume is not None:
-        given = {"PRESET": preset, "--seed": seed, "--out": out, "--device": device}
-        given |= {"--save-seconds": save_seconds}
-        if extra := [name for name, value in given.items() if value is not None]:
-            raise UserError(f"--resume takes everything from the run: leave out {', '.join(extra)}")
-        out, run = resume, recdqn.resume(resume, frames=frames, logger=logger)
+    if preset is not None and config is None:
+        cfg = Config.preset(preset)
+    elif config is not None and preset is None:
+        cfg = _read_config(config)
     else:
-        if preset is None:
-            raise UserError(
-                f"give a preset, one of {', '.join(PRESETS)}, or --resume and the folder of a run"
-            )
-        changes = {"total_frames": frames, "save_seconds": save_seconds}
-        changes = {key: value for key, value in changes.items() if value is not None}
-        cfg = recdqn.Config.preset(preset)
-        cfg = cfg.replace(seed=seed or 0, device=device or cfg.device, train=changes)
-        out = out or Path("runs") / f"{preset}-{cfg.seed}"
-        run = recdqn.train(cfg, out=out, logger=logger)
-    if run.final is not None:
-        _say(f"solved after {run.metrics[-1]['frames']} frames: {run.final}")
-    else:
-        best = max(fmean(evaluation["returns"]) for evaluation in run.metrics)
-        _say(f"not solved; best evaluation: {best:.1f}")
-    print(out)
+        raise UserError(f"expected a preset, one of {', '.join(PRESETS)}, or --config FILE")
+    cfg = cfg.replace(**settings)
+    out = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{cfg.name}-{cfg.seed}")
+    _report(recdqn.train(cfg, out=out, logger=logger), out)
 
 
-def evaluate(run: Path, /, episodes: int = 100, json: bool = False) -> None:
-    """Let a saved agent play greedy episodes and print what it reached.
+def resume(
+    run: RunFolder,
+    /,
+    *,
+    frames: Annotated[int | None, argument("N", whole_number), OPTIONAL] = None,
+    logger: Annotated[Logger, OPTIONAL] = None,
+) -> None:
+    """Continue a run that was stopped or killed, with its own settings.
 
     Args:
-        run: the folder that recdqn train saved into.
+        run: the folder of the run.
+        frames: environment steps in total, to train longer than originally configured.
+        logger: as for recdqn train.
+    """
+    _report(recdqn.resume(run, frames=frames, logger=logger), run)
+
+
+def evaluate(
+    run: RunFolder, /, *, episodes: Annotated[int, argument("N", whole_number)] = 100, json: bool = False
+) -> None:
+    """Play greedy episodes with a saved agent and print their returns.
+
+    Args:
+        run: the folder of a run.
         episodes: how many; they run side by side.
         json: print JSON instead of a line.
     """
@@ -83,37 +99,40 @@ def evaluate(run: Path, /, episodes: int = 100, json: bool = False) -> None:
     result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes)
     if json:
         low, high = result.interval
-        values = {
-            "mean": result.mean,
-            "iqm": result.iqm,
-            "interval": [low, high],
-            **dataclasses.asdict(result),
-        }
-        print(dumps(values))
+        values = {"mean": result.mean, "iqm": result.iqm, "interval": [low, high]}
+        print(dumps(values | dataclasses.asdict(result)))
     else:
         print(result)
 
 
-def watch(run: Path, /, out: Path, seed: int = 0) -> None:
+def watch(
+    run: RunFolder,
+    /,
+    *,
+    out: Annotated[Path, argument("FILE", Path)],
+    seed: Annotated[int, argument("N", whole_number)] = 0,
+) -> None:
     """Film one greedy episode of a saved agent.
 
     Args:
-        run: the folder that recdqn train saved into.
+        run: the folder of a run.
         out: the film: a file that ends in .mp4 or .gif.
         seed: of the episode.
     """
+    from recdqn.film import film
+
     saved = recdqn.load_checkpoint(run)
     steps = film(saved.policy, saved.cfg.env, out, seed=seed)
     _say(f"{steps} steps")
     print(out)
 
 
-def doctor(target: str, /) -> None:
+def doctor(target: Annotated[str, argument("TARGET")], /) -> None:
     """Look for silent bugs in a recurrent pipeline; the exit status is 1 if there are errors.
 
     Args:
         target: MODULE:FUNCTION, a function that returns a dictionary with some of env, policy, buffer,
-            batch, loss and updater; or the folder that recdqn train saved into.
+            batch, loss and updater; or the folder of a run.
     """
     from recdqn.doctor.parts import parts_of
 
@@ -123,19 +142,25 @@ def doctor(target: str, /) -> None:
         sys.exit(1)
 
 
+ABOUT = "Train, evaluate, watch and examine agents that remember."
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "resume": resume,
+    "evaluate": evaluate,
+    "watch": watch,
+    "doctor": doctor,
+}
+
+
 def main() -> None:
     """Run the command line."""
-    # TorchRL's messages go to standard output, which is for results; what a reader needs is said by _say.
-    logging.getLogger("torchrl").setLevel(logging.ERROR)
+    # TorchRL logs to standard output, which is for results; what a reader needs is said by _say.
+    os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")
     here = str(Path.cwd())  # where a reader's own modules are, which runs and the doctor name
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "evaluate": evaluate, "watch": watch, "doctor": doctor},
-            prog="recdqn",
-            description="Train, evaluate, watch and examine agents that remember.",
-        )
+        parse(sys.argv[1:])()
     except UserError as error:
         _say(f"recdqn: {error}")
         sys.exit(2)
@@ -145,6 +170,107 @@ def main() -> None:
     except KeyboardInterrupt:
         _say("recdqn: stopped")
         sys.exit(130)
+
+
+def parse(arguments: list[str]) -> Callable[[], None]:
+    """Return the command that ``arguments`` ask for, as a function without arguments.
+
+    Raises:
+        UserError: if they ask for none.
+        SystemExit: after ``--help``.
+    """
+    name, *rest = arguments = _without_resume_option(arguments) or ["--help"]
+    prog = "recdqn"
+    box = io.StringIO()  # tyro draws its messages in one
+    try:
+        with contextlib.redirect_stderr(box):
+            if name.startswith("-"):
+                tyro.extras.subcommand_cli_from_dict(COMMANDS, prog=prog, description=ABOUT, args=arguments)
+            if name not in COMMANDS:
+                raise UserError(f"{name!r} is not a command: {suggest(name, COMMANDS)}")
+            prog += f" {name}"
+            command, unknown = tyro.cli(
+                _deferred(COMMANDS[name]),
+                prog=prog,
+                description=_description(name),
+                args=rest,
+                use_underscores=True,
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(f"{_first_paragraph(box.getvalue())}; see {prog} --help") from None
+        raise
+    if unknown:
+        raise UserError(f"{unknown[0]}: {prog} has no such {_advice(name, unknown[0])}")
+    return command
+
+
+def _without_resume_option(arguments: list[str]) -> list[str]:
+    """Turn ``train --resume DIR``, which will go, into ``resume DIR``."""
+    if arguments[:1] != ["train"] or not any(word.partition("=")[0] == "--resume" for word in arguments):
+        return arguments
+    _say("recdqn: 'recdqn train --resume DIR' is deprecated: use 'recdqn resume DIR'")
+    return ["resume", *(word.removeprefix("--resume=") for word in arguments[1:] if word != "--resume")]
+
+
+def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """Return a function with the arguments of ``command``, which returns the call in place of making it."""
+
+    @functools.wraps(command)
+    def deferred(*arguments: Any, **options: Any) -> Callable[[], None]:
+        return functools.partial(command, *arguments, **options)
+
+    return deferred
+
+
+def _description(name: str) -> str:
+    text = (inspect.getdoc(COMMANDS[name]) or "").partition("\n")[0]
+    if name == "train":
+        base = dotted(Config())
+        text += f" The defaults below are those of {base['name']}."
+        for preset in PRESETS:
+            changes = dotted(Config.preset(preset)).items() - base.items() - {("name", preset)}
+            options = [f"--{name} {' '.join(texts_of(value))}" for name, value in sorted(changes)]
+            text += f"\n\n{preset}: {' '.join(options)}" if options else ""
+    return text
+
+
+def _advice(name: str, unknown: str) -> str:
+    if not unknown.startswith("-"):
+        return "argument"
+    options = [
+        f"--{option}"
+        for option, parameter in inspect.signature(COMMANDS[name]).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and option != "settings"
+    ]
+    options += [f"--{setting}" for setting in dotted(Config())] if name == "train" else []
+    meant = similar(unknown.partition("=")[0], options)
+    return f"option; did you mean {' or '.join(meant)}?" if meant else f"option; see recdqn {name} --help"
+
+
+def _first_paragraph(box: str) -> str:
+    """Return the message of a box in one line: what stands between its title and the next rule."""
+    plain = re.sub(r"\x1b\[[\d;]*m|╭─|[│╮╰╯]", "", box)  # without colours and frame
+    title, *paragraphs = re.split(r"\s(?:─+|-{4,})\s", plain)
+    return " ".join((paragraphs or [title])[0].split()).rstrip(".")
+
+
+def _read_config(file: Path) -> Config:
+    try:
+        return Config.from_dict(loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--config {file} cannot be used: {first_line(error)}") from None
+
+
+def _report(run: Run, out: Path) -> None:
+    from recdqn.run.folder import mean_return
+
+    if run.final is not None:
+        _say(f"solved after {run.metrics[-1]['frames']} frames: {run.final}")
+    else:
+        _say(f"not solved; best evaluation: {max(map(mean_return, run.metrics)):.1f}")
+    print(out)
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from recdqn.errors import ConfigError, show
+from recdqn.errors import ConfigError, show, suggest
 from recdqn.fields import (
     Bool,
     Count,
@@ -238,10 +238,10 @@ class Config(Part):
         """Return a preset with a seed.
 
         Raises:
-            ConfigError: if there is no preset ``name`` (the message lists them), or the seed is out of range.
+            ConfigError: if there is no preset ``name``, or the seed is out of range.
         """
         if name not in PRESETS:
-            raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+            raise ConfigError(f"unknown preset {name!r}: {suggest(name, PRESETS)}")
         return Config(name=name, seed=seed, **PRESETS[name])
 
     def replace(self, /, **values: Any) -> Config:

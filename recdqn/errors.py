@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import reprlib
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +57,18 @@ def show(value: object) -> str:
         return reprlib.repr(value)
     except ValueError:  # Python converts no integer of more than 4,300 digits
         return "a very large number"
+
+
+def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Say which of the known names, with a prefix, may have been meant; or list them.
+
+    Example:
+        >>> suggest("rezume", ["train", "resume"])
+        'did you mean resume?'
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {prefix}{close[0]}?" if close else f"choose one of {', '.join(known)}"
 
 
 def resolve(name: str) -> Any:

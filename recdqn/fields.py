@@ -7,14 +7,13 @@ every wrong setting, its value and what was expected.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from recdqn.errors import ConfigError, UserError, resolve, show
+from recdqn.errors import ConfigError, UserError, resolve, show, suggest
 from recdqn.rules import misfits
 
 T = TypeVar("T")
@@ -169,9 +168,7 @@ def _problems(cls: type, error: ValidationError) -> dict[str, str]:
         value = f"{prefix}{name}{f'[{index[0]}]' if index else ''}={show(details['input'])}"
         match details["type"]:
             case "unexpected_keyword_argument" | "invalid_key":
-                close = difflib.get_close_matches(name, names, n=1)
-                advice = f"did you mean {prefix}{close[0]}?" if close else f"choose one of {', '.join(names)}"
-                problem = f"there is no such setting; {advice}"
+                problem = f"there is no such setting; {suggest(name, names, prefix)}"
             case "value_error":
                 problem = f"expected {details['ctx']['error']}"
             case "dataclass_type":

@@ -1,18 +1,20 @@
-"""Reference pages of settings and classes: what a setting may be, and what a class is made with.
+"""Reference pages of settings, classes and commands.
 
 Each setting shows its default and its range, as pydantic checks them, in place of its type. A class shows the
-arguments of its own ``__init__``, not the ``*args`` of a class above it.
+arguments of its own ``__init__``, not the ``*args`` of a class above it. A command shows the types of its
+arguments, without what tyro needs to know about them.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import Any, get_type_hints
 
 from sphinx.application import Sphinx
 from sphinx.util.inspect import stringify_signature
 
+from recdqn.cli import COMMANDS
 from recdqn.fields import Part, expected, schemas
 
 ATTRIBUTE = re.compile(r"\.\. attribute:: (.+)")  # as napoleon writes one line below "Attributes:"
@@ -69,6 +71,8 @@ def own_signature(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
+    for command in COMMANDS.values():
+        command.__annotations__ = get_type_hints(command)
     app.connect("autodoc-process-docstring", add_limits, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", own_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,20 +10,20 @@ from typing import TypeVar
 Name = TypeVar("Name", bound=Hashable)
 
 
-def seconds_by_turns(
+def median_seconds(
     calls: Mapping[Name, Callable[[], object]],
     repeats: int,
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[Name, float]:
-    """Call several functions in turn, and return the median time of a call of each, in seconds.
+    """Call several functions in turn, and return the median time of each, in seconds.
 
-    Because they take turns, a machine that slows down for a while slows down all of them.
+    The calls alternate, so a machine that slows down for a while slows down all of them.
 
     Args:
         calls: the functions, by name.
         repeats: measured calls of each.
-        warmup: calls of each before those that are measured.
+        warmup: calls of each that are not measured, before those that are.
         clock: ``time.thread_time`` leaves out the time that other programs take.
     """
     times: dict[Name, list[float]] = {name: [] for name in calls}
@@ -38,4 +38,4 @@ def seconds_by_turns(
 
 def milliseconds(call: Callable[[], object], repeats: int) -> float:
     """Return the median wall-clock time of ``call``, in milliseconds, after a call that is not measured."""
-    return 1e3 * seconds_by_turns({"call": call}, repeats)["call"]
+    return 1e3 * median_seconds({"call": call}, repeats)["call"]

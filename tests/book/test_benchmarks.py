@@ -19,7 +19,7 @@ from recdqn import (
     make_policy,
     make_replay_buffer,
 )
-from recdqn.book.measure import seconds_by_turns
+from recdqn.book.measure import median_seconds
 
 # --- the frame ------------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def test_sides_take_turns_and_the_median_counts():
         return call
 
     sides = {"a": side("a", [100, 1, 50, 3]), "b": side("b", [7])}
-    seconds = seconds_by_turns(sides, repeats=3, clock=lambda: now[0])
+    seconds = median_seconds(sides, repeats=3, clock=lambda: now[0])
     assert seconds == {"a": 3, "b": 7}  # the first call is not timed
     assert calls == ["a", "b"] * 4
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -204,6 +205,16 @@ def test_the_bug_of_the_chapter_names_the_finding_that_catches_it(chapter):
     bug = prose(BOOK / f"{chapter}.ipynb").split("## Bug of the chapter")[1].split("## Check yourself")[0]
     assert [code for code in BUGS if code in bug]
     assert any("diagnose(" in cell.source for cell in cells(chapter, "code"))
+
+
+def test_the_reference_index_names_every_module_and_every_page():
+    index = page("reference/index").read_text(encoding="utf-8")
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = {name for layer in contracts["contracts"][0]["layers"] for name in layer.split(" | ")}
+    modules = re.findall(r"`([a-z_]+)/?`", "\n".join(re.findall(r"(?m)^\| \{doc\}`\w+` \| ([^|]+)", index)))
+    assert sorted(modules) == sorted(layers)
+    pages = {name.removeprefix("reference/") for name in TOC if name.startswith("reference/")} - {"index"}
+    assert set(re.findall(r"\{doc\}`(\w+)`", index)) == pages
 
 
 # Modules that a training run does not need.

@@ -275,8 +275,10 @@ def test_speed_ups_begin_at_one():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
 
 
-def test_seen_and_unseen_draw_both_errors_of_each_way():
-    fig = plots.seen_and_unseen([10, 20], {"one": ([0.5, 0.1], [0.6, 0.4]), "two": ([0.7, 0.2], [0.8, 0.3])})
+def test_train_and_test_errors_are_drawn_for_each_way():
+    fig = plots.train_and_test_errors(
+        [10, 20], {"one": ([0.5, 0.1], [0.6, 0.4]), "two": ([0.7, 0.2], [0.8, 0.3])}
+    )
     drawn = {ax.get_title(): list(lines(ax).values()) for ax in fig.axes}
     assert drawn == {
         "one": [[[10, 0.5], [20, 0.1]], [[10, 0.6], [20, 0.4]]],
@@ -287,7 +289,7 @@ def test_seen_and_unseen_draw_both_errors_of_each_way():
 def test_errors_by_cart_position_mark_the_positions_in_training():
     place, error = torch.tensor([-0.5, 0.0, 0.5]), torch.tensor([1.0, 0.25, 4.0])
     (ax,) = plots.errors_by_cart_position(place, {"one": error}, (-0.25, 0.25)).axes
-    assert lines(ax)["other pictures"] == [[-0.5, 1], [0, 0.25], [0.5, 4]]
+    assert lines(ax)["test pictures"] == [[-0.5, 1], [0, 0.25], [0.5, 4]]
     (span,) = ax.patches
     assert (span.get_x(), span.get_x() + span.get_width()) == (-0.25, 0.25)
 

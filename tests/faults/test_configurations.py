@@ -13,12 +13,13 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from configurations import FIELDS, fit_layers, nested, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recdqn import Config, train
 from recdqn.errors import ConfigError
-from recdqn.fields import parts, schemas
+from recdqn.fields import parts
 
 # The largest values that are drawn where larger ones would only take longer.
 CAPS = {
@@ -39,12 +40,6 @@ CAPS = {
     "train.solved_episodes": 2,
 }
 PARTS = parts(Config)
-FIELDS = {  # JSON schemas by dotted name
-    f"{prefix}{name}": schema
-    for prefix, cls in [("", Config), *((f"{name}.", cls) for name, cls in PARTS.items())]
-    for name, schema in schemas(cls).items()
-    if name not in PARTS
-}
 # Values that fit their own range and not the others'; those further down read what those above have changed.
 SEEN = {"env.observation": "masked", "env.visible": (0, 2)}
 MISFITS = {
@@ -65,40 +60,31 @@ MISFITS = {
 FIXED = {"device": "cpu", "env.id": "CartPole-v1", "env.workers": False}
 
 
-def right(name, schema):
-    """Values of a setting that are in its range, many of them at its ends."""
+def capped(name, schema):
+    if "items" in schema:
+        return schema | {"items": capped(name, schema["items"])}
+    return schema | {"maximum": min(schema["maximum"], CAPS[name])} if name in CAPS else schema
+
+
+def right(name):
+    """Values of a setting that are in its range, and train quickly here."""
     if name in FIXED:
         return st.just(FIXED[name])
     if name == "env.observation":
         return st.sampled_from(["masked"] * 18 + ["whole"] * 3 + ["pixels"] * 2)  # pictures are slow
-    if "enum" in schema:
-        return st.sampled_from(schema["enum"])
-    if schema["type"] == "array":
-        if name == "env.visible":
-            return st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple)
-        most = 1 if name in ("env.loc", "env.scale") else 2  # one entry fits every observation
-        return st.lists(right(name, schema["items"]), min_size=1, max_size=most).map(tuple)
-    if schema["type"] == "string":
-        return st.text("abc- ", min_size=1, max_size=schema["maxLength"])
-    if schema["type"] == "boolean":
-        return st.booleans()
-    low, high = schema["minimum"], min(schema["maximum"], CAPS.get(name, math.inf))
-    if schema["type"] == "number":
-        return st.sampled_from([low, high]) | st.floats(low, high)
-    step = schema.get("multipleOf", 1)
-    most = (high - low) // step
-    return (st.sampled_from([0, 1, max(0, most - 1), most]) | st.integers(0, most)).map(
-        lambda k: low + step * k
-    )
+    if name == "env.visible":
+        return st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple)
+    most = 1 if name in ("env.loc", "env.scale") else 2  # one entry fits every observation
+    return values(capped(name, FIELDS[name]), most)
 
 
-def wrong(name, schema):
+def wrong(schema):
     """Values of a setting that are out of its range, or of another type."""
     other = [None, {1, 2}, b"1", math.nan, object()]
     if "enum" in schema:
         return st.sampled_from([*other, "", "x", 1, (schema["enum"][0],)])
     if schema["type"] == "array":
-        good, bad = (make(name, schema["items"]) for make in (right, wrong))
+        good, bad = values(schema["items"]), wrong(schema["items"])
         some_bad = st.tuples(good, bad) | st.tuples(bad, good) | st.tuples(bad)
         too_many = (schema["items"]["minimum"],) * (schema["maxItems"] + 1)
         return some_bad | st.sampled_from([*other, (), "12", too_many])
@@ -121,12 +107,7 @@ def in_range(draw):
         | {"env.observation", "env.loc", "env.scale"}
         | draw(st.sets(st.sampled_from(sorted(FIELDS))))
     )
-    values = {name: draw(right(name, FIELDS[name])) for name in FIELDS if name in needed}
-    layers = len(values["policy.channels"])
-    for name in ("policy.kernels", "policy.strides"):
-        values[name] = (values[name] * 2)[:layers]
-    start, end = values.get("policy.eps_start", 1.0), values.get("policy.eps_end", 0.0)
-    values |= {"policy.eps_start": max(start, end), "policy.eps_end": min(start, end)}
+    values = fit_layers({name: draw(right(name)) for name in FIELDS if name in needed})
     if "loss.burn_in" in values:
         values["loss.burn_in"] = min(values["loss.burn_in"], values.get("replay.slice_len", 20) - 1)
 
@@ -146,7 +127,7 @@ def out_of_range(draw):
     """Settings by dotted name, and which of them are out of range, of another type or unknown."""
     values = draw(in_range())
     named = draw(st.sets(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=4))
-    values |= {name: draw(wrong(name, FIELDS[name])) for name in named}
+    values |= {name: draw(wrong(FIELDS[name])) for name in named}
     unknown = draw(st.sets(st.sampled_from(["colour", "train.update", "env.", "loss.self"]), max_size=2))
     return values | dict.fromkeys(unknown, 1), named | unknown
 
@@ -159,18 +140,6 @@ def misfitting(draw):
     for name, change in MISFITS.items():
         values |= change(values) if name in named else {}
     return values, named
-
-
-def nested(values):
-    """Turn settings by dotted name into dictionaries of parts."""
-    parts = {}
-    for name, value in values.items():
-        part, dot, field = name.partition(".")
-        if dot:
-            parts.setdefault(part, {})[field] = value
-        else:
-            parts[name] = value
-    return parts
 
 
 def from_file(values):

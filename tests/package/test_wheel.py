@@ -107,7 +107,7 @@ def test_every_module_imports(recdqn):
 
 
 def test_it_trains_evaluates_films_and_examines(recdqn):
-    run = recdqn("recdqn", "train", "masked-cartpole", "--frames", 1_088, "--out", "run").strip()
+    run = recdqn("recdqn", "train", "masked-cartpole", "--train.total_frames", 1_088, "--out", "run").strip()
     assert recdqn("recdqn", "evaluate", run, "--episodes", 2).startswith("mean ")
     assert recdqn("recdqn", "watch", run, "--out", "film.mp4") == "film.mp4\n"
     assert recdqn("recdqn", "doctor", run)

@@ -3,7 +3,12 @@
 from recdqn.book.plots.field_guide import bug_map
 from recdqn.book.plots.hidden_state import state_flow, state_rows
 from recdqn.book.plots.loss import errors_after_start, errors_by_position, memory_across_slices, slice_steps
-from recdqn.book.plots.making_it_fast import errors_by_cart_position, seen_and_unseen, speed_ups, stacked_bars
+from recdqn.book.plots.making_it_fast import (
+    errors_by_cart_position,
+    speed_ups,
+    stacked_bars,
+    train_and_test_errors,
+)
 from recdqn.book.plots.policy import epsilon_schedules, pole_embeddings, policy_graph, value_starts
 from recdqn.book.plots.training_loop import replay_counts, seed_curves
 from recdqn.book.plots.transforms import column_statistics, episode_marks, picture_grid, velocity_fits
@@ -22,12 +27,12 @@ __all__ = [
     "policy_graph",
     "replay_counts",
     "seed_curves",
-    "seen_and_unseen",
     "slice_steps",
     "speed_ups",
     "stacked_bars",
     "state_flow",
     "state_rows",
+    "train_and_test_errors",
     "value_starts",
     "velocity_fits",
 ]

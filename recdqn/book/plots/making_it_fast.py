@@ -1,4 +1,4 @@
-"""Figures of cost and speed, and of what a network learns by heart."""
+"""Figures of cost and speed, and of overfitting."""
 
 from __future__ import annotations
 
@@ -80,24 +80,24 @@ def speed_ups(gains: Mapping[str, float]) -> Figure:
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_yticks(range(len(gains)), list(gains))
-        ax.set(xlabel="times as good as before", xlim=(None, 2 * max(values)), ylim=(len(gains) - 0.5, -0.5))
+        ax.set(xlabel="factor of improvement", xlim=(None, 2 * max(values)), ylim=(len(gains) - 0.5, -0.5))
     return fig
 
 
-def seen_and_unseen(
+def train_and_test_errors(
     updates: Sequence[int], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
 ) -> Figure:
-    """Draw the errors on training pictures and on other pictures over the course of training.
+    """Draw training and test errors over updates, a panel for each way of training.
 
     Args:
         updates: gradient steps at each point.
-        curves: for each kind of training, the errors on the training pictures and on the other pictures.
+        curves: for each way of training, the training errors and the test errors, ``[points]`` each.
     """
     with style():
         fig, axes = plt.subplots(1, len(curves), sharey=True, squeeze=False)
-        for ax, (name, (seen, unseen)) in zip(axes[0], curves.items(), strict=True):
-            ax.plot(updates, seen, marker=".", color=BLUE, label="pictures it was trained with")
-            ax.plot(updates, unseen, "--", marker="x", color=ORANGE, label="other pictures")
+        for ax, (name, (train, test)) in zip(axes[0], curves.items(), strict=True):
+            ax.plot(updates, train, marker=".", color=BLUE, label="training pictures")
+            ax.plot(updates, test, "--", marker="x", color=ORANGE, label="test pictures")
             ax.set(title=name, xlabel="updates", yscale="log")
         axes[0, 0].set_ylabel("error, as a share of the variance")
         fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -107,18 +107,18 @@ def seen_and_unseen(
 def errors_by_cart_position(
     position: Tensor, errors: Mapping[str, Tensor], known: tuple[float, float]
 ) -> Figure:
-    """Draw each picture's error against the position of the cart in it.
+    """Draw each test picture's error against the position of the cart in it.
 
     Args:
         position: ``[N]``, metres from the middle of the track.
-        errors: for each kind of training, ``[N]``.
+        errors: for each way of training, ``[N]``.
         known: smallest and largest position among the training pictures.
     """
     with style():
         fig, axes = plt.subplots(1, len(errors), sharey=True, squeeze=False)
         for ax, (name, error) in zip(axes[0], errors.items(), strict=True):
             ax.axvspan(*known, fc=to_rgba(GREY, 0.2), ec=GREY, lw=0.8, label="positions in training")
-            ax.plot(position, error, ".", color=ORANGE, ms=4, label="other pictures")
+            ax.plot(position, error, ".", color=ORANGE, ms=4, label="test pictures")
             ax.set(title=name, xlabel="position of the cart, m", yscale="log")
         axes[0, 0].set_ylabel("squared error of a picture")
         fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
