@@ -1,9 +1,9 @@
 """Link names in code cells and in docstrings to the pages that document them.
 
-``sphinx_codeautolink`` finds the names, ``book/_inventories`` says where torch, torchrl, tensordict and
-gymnasium document theirs (plain text that intersphinx reads: the site is built without the network). What is
-missing between the two is done here: a library documents a class under one name and defines it under another,
-and a link is only of use on the name itself, not on every variable that holds such an object.
+``sphinx_codeautolink`` finds the names, and the inventories in ``book/_inventories`` list the pages of torch,
+torchrl, tensordict and gymnasium (plain text for intersphinx, so that the site builds offline). This module
+maps names to their documented names, since a library may define a class elsewhere than it documents it, and
+keeps one link per name in a cell, none on variables.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ def listed(inventory: Path) -> list[str]:
 
 
 def find(name: str) -> object:
-    """Import what a dotted name stands for.
+    """Import the object with a dotted name.
 
     Raises:
-        AttributeError: if the module has no such thing.
-        ImportError: if not even the first part is a module.
+        AttributeError: if the module has no such attribute.
+        ImportError: if the first part is not a module.
     """
     module, _, rest = name.partition(".")
     found = import_module(module)
     for part in rest.split("."):
         module = f"{module}.{part}"
         if not hasattr(found, part):
-            import_module(module)  # a submodule that nobody imported yet
+            import_module(module)  # a submodule not imported yet
         found = getattr(found, part)
     return found
 
 
 def definitions(names: list[str]) -> dict[str, str]:
-    """Map the place where each name is defined to the name under which it is documented."""
+    """Map the name under which each object is defined to its documented name."""
     places = {}
     for name in names:
         thing = inspect.unwrap(find(name))
@@ -53,14 +53,14 @@ def definitions(names: list[str]) -> dict[str, str]:
 
 
 def prepare(app: Sphinx, config: Config) -> None:
-    """Tell the library that finds names in code what a definition is documented as."""
+    """Pass the map of documented names to sphinx_codeautolink."""
     files = sorted((Path(app.srcdir) / "_inventories").glob("*.txt"))
     names = [name for file in files for name in listed(file)]
     config.codeautolink_inventory_map = definitions(names)
 
 
 def prune(app: Sphinx, env: BuildEnvironment) -> None:
-    """Keep the first link on each name in a cell; drop those on variables that hold such an object."""
+    """Keep the first link on each name in a cell, and none on variables."""
     for transforms in getattr(env, "sphinx_codeautolink_transforms", {}).values():
         for transform in transforms:
             kept = {}
@@ -71,7 +71,7 @@ def prune(app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def rename(app: Sphinx, env: BuildEnvironment, node: nodes.Element, contnode: nodes.Element) -> None:
-    """Look a docstring's type up under its documented name; intersphinx, which comes next, does the rest."""
+    """Replace a docstring's type by its documented name, for intersphinx."""
     target = node.get("reftarget")
     node["reftarget"] = app.config.codeautolink_inventory_map.get(target, target)
 

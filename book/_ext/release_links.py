@@ -1,4 +1,4 @@
-"""The launch buttons open a chapter at the release that its install cell installs, not the newest commit."""
+"""Launch buttons open a chapter at the release that its install cell installs, not at the newest commit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sphinx.application import Sphinx
 
 
 def tag(source: Path) -> str:
-    """Return the tag of the release that ``pyproject.toml``, beside the book's folder, names."""
+    """Return the tag of the release in ``pyproject.toml`` beside the book's folder."""
     with (source.parent / "pyproject.toml").open("rb") as file:
         return f"v{tomllib.load(file)['project']['version']}"
 
 
 def pin(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
-    """Rewrite the addresses behind the rocket; a page that is no notebook has none."""
+    """Rewrite the addresses of the launch buttons; pages that are no notebooks get no buttons."""
     buttons = context.get("header_buttons", [])
     branch = app.config.html_theme_options["repository_branch"]
     for group in [button for button in buttons if button.get("label") == "launch-buttons"]:

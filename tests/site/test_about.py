@@ -46,7 +46,7 @@ def test_minutes_to_read():
 
 @pytest.mark.parametrize("seconds, words", [(61.2, "61 seconds"), (95, "2 minutes"), (600, "10 minutes")])
 def test_times_in_words(seconds, words):
-    assert about.spoken(seconds) == words
+    assert about.in_words(seconds) == words
 
 
 def test_commit_where_there_is_no_repository(tmp_path, monkeypatch):

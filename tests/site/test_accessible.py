@@ -1,6 +1,6 @@
-"""Small repairs of the site's markup."""
+"""The accessibility fixes to the site's HTML."""
 
-from accessible import drop_repeated_ids, name_arrows, part_link_from_words, right_lists
+from accessible import drop_repeated_ids, fix_lists, move_space_before_link, name_arrows
 from bs4 import BeautifulSoup
 from docutils import nodes
 
@@ -30,7 +30,7 @@ def test_the_space_before_the_name_of_an_exercise_is_not_part_of_the_link():
     link = nodes.reference("", "", nodes.Text(" Exercise 1.1"), nodes.Text(" (A name)"), refid="ex")
     document = nodes.document(None, None)
     document += nodes.title("", "", nodes.Text("Solution to"), link)
-    part_link_from_words(None, document, "a-page")
+    move_space_before_link(None, document, "a-page")
     title = document[0]
     assert title.astext() == "Solution to Exercise 1.1 (A name)"
     assert title.next_node(nodes.reference).astext() == "Exercise 1.1 (A name)"
@@ -40,8 +40,8 @@ def test_lists_hold_entries_and_nothing_else():
     index = (
         '<ul><li><a href="a">a</a></li>\n<ul><li><a href="b">b</a></li>\n</ul><li><a href="c">c</a></li></ul>'
     )
-    whole = BeautifulSoup(right_lists(index), "html.parser")
+    whole = BeautifulSoup(fix_lists(index), "html.parser")
     for some in whole.find_all("ul"):
         assert {child.name for child in some.find_all(recursive=False)} == {"li"}
     assert [a.text for a in whole.li.find_all("a")] == ["a", "b"]
-    assert right_lists('<div role="doc-biblioentry">') == '<div role="listitem">'
+    assert fix_lists('<div role="doc-biblioentry">') == '<div role="listitem">'

@@ -13,6 +13,9 @@ import nbformat
 import pytest
 import release_links
 import yaml
+from bs4 import BeautifulSoup
+from hover_cards import Card
+from markupsafe import Markup
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "book" / "_inventories").glob("*.txt"))
@@ -105,16 +108,16 @@ GLOSSARY = """<dl class="simple glossary">
 
 def test_cards_of_this_site():
     assert hover_cards.own_cards("sub/glossary.html", GLOSSARY) == {
-        "sub/glossary.html#term-slice": "<strong>slice</strong> Steps of <em>one</em> episode a &lt; b.",
-        "sub/glossary.html#m.f": "<strong><code>m.f</code></strong> Do it.",
+        "sub/glossary.html#term-slice": Card("slice", "Steps of <em>one</em> episode a &lt; b."),
+        "sub/glossary.html#m.f": Card("m.f", "Do it.", code=True),
     }
 
 
 def test_links_get_their_cards():
     cards = {
-        "glossary.html#t": "<strong>t</strong> A term.",
-        "https://x.example/#n": "N",
-        "sub/page.html#t": "Own",
+        "glossary.html#t": Card("t", Markup("A <em>term</em>.")),
+        "https://x.example/#n": Card("x.n", "a < b", code=True, source="class of x"),
+        "sub/page.html#t": Card("own", "Own"),
     }
     html = """<html><body><a href="../glossary.html#t">menu</a><article>
 <a class="r" href="../glossary.html#t" title="t">one</a> <a class="s" href="../glossary.html#t">two</a>
@@ -132,10 +135,12 @@ def test_links_get_their_cards():
         '<a aria-describedby="z" href="../glossary.html#t">taken',
         '<a href="../other.html#t">none',
     ]
-    assert re.findall(r'<div class="hover-card" id="(\S+)" role="tooltip" hidden>(.*)</div>', page) == [
-        ("card-1", "<strong>t</strong> A term."),
-        ("card-2", "N"),
+    shown = BeautifulSoup(page, "html.parser").select(".hover-card[role=tooltip][hidden]")
+    assert [(card["id"], " ".join(card.get_text().split())) for card in shown] == [
+        ("card-1", "t A term."),
+        ("card-2", "x.n a < b class of x"),
     ]
+    assert [element.name for element in shown[0].find_all()] == ["strong", "em"]
     assert hover_cards.with_cards("sub/page.html", page, cards) == page  # a second build adds none
 
 

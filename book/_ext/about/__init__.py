@@ -1,4 +1,4 @@
-"""What the book says about itself, computed when it is built: versions, citation, how long a page takes.
+"""Facts computed when the book is built: versions, citation, reading and running times.
 
 The directive ``{versions}`` makes a table of the installed versions, and ``{citation}`` a reference and a
 BibTeX entry from ``CITATION.cff``. Each longer page shows its reading time below the title and, if it has
@@ -20,21 +20,22 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from widgets import add_static_files
 
 PACKAGES = ("recdqn", "torch", "torchrl", "tensordict", "gymnasium", "numpy", "jupyter-book")
-WORDS_A_MINUTE = 200  # adults read prose a little faster, and a text that explains something a little slower
-LINES_A_MINUTE = 30  # of code that is read to be understood
-SHORTEST = 5  # minutes; a page that takes less says nothing
+WORDS_PER_MINUTE = 200  # prose; explanations take longer than a novel
+LINES_PER_MINUTE = 30  # code
+SHORTEST = 5  # minutes; shorter pages show no reading time
 
 
 def commit(folder: Path) -> str:
-    """Return the commit that is checked out in a folder, shortened; empty where nobody knows."""
+    """Return the abbreviated commit checked out in a folder, or an empty string if it is unknown."""
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)
     return (found.stdout.strip() or os.environ.get("GITHUB_SHA", ""))[:12]
 
 
 def facts(folder: Path) -> Iterable[tuple[str, str]]:
-    """Return what the pages of the book in a folder ran with."""
+    """Yield name and version of everything that produced the book in a folder."""
     yield "Python", platform.python_version()
     for package in PACKAGES:
         yield package, version(package)
@@ -66,7 +67,7 @@ def citation(about: dict) -> tuple[str, str]:
 
 
 class Computed(SphinxDirective):
-    """A directive whose content is Markdown that is made when the page is built."""
+    """A directive that generates Markdown when the page is built."""
 
     def markdown(self) -> list[str]:
         """Return the lines of Markdown."""
@@ -80,12 +81,12 @@ class Computed(SphinxDirective):
 
 
 class Versions(Computed):
-    """``{versions}``: a table of what the pages ran with."""
+    """``{versions}``: a table of the installed versions."""
 
     def markdown(self) -> list[str]:
         """Return the table."""
         rows = [f"| {name} | {value} |" for name, value in facts(Path(self.env.srcdir))]
-        return ["| what | version |", "|---|---|", *rows]
+        return ["| name | version |", "|---|---|", *rows]
 
 
 class Citation(Computed):
@@ -100,7 +101,7 @@ class Citation(Computed):
 
 
 def minutes_to_read(document: nodes.document) -> int:
-    """Return about how long a page takes to read: its prose, and the code it shows."""
+    """Estimate the time to read the prose and the code of a page, in minutes."""
     words, lines = 0, 0
     for node in document.findall(nodes.Text):
         parents = set()
@@ -113,34 +114,35 @@ def minutes_to_read(document: nodes.document) -> int:
                 parents.add("unread")
             at = at.parent
         if parents & {"cell_output", "dropdown", "toctree-wrapper", "unread"}:
-            continue  # printed by a cell, folded away, or no text
+            continue  # printed by a cell, folded, or not shown
         if "literal-block" in parents:
             lines += len(node.splitlines())
         else:
             words += len(re.findall(r"\w+", node))
-    return round(words / WORDS_A_MINUTE + lines / LINES_A_MINUTE)
+    return round(words / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE)
 
 
-def spoken(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """Return a time in words."""
     return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def add_times(app: Sphinx, page: str, template: str, context: dict, document: nodes.document | None) -> None:
-    """Put the minutes to read and the time its cells ran under a page's title."""
+    """Show the reading time, and how long the cells ran, below the title."""
     if document is None or page.startswith("reference/") or (minutes := minutes_to_read(document)) < SHORTEST:
         return
     text = f"About {minutes} minutes to read."
     run = app.env.nb_metadata.get(page, {}).get("exec_data")
     if run and run["runtime"]:
         profile = os.environ.get("RECDQN_PROFILE", "book")
-        text += f" The cells ran in {spoken(run['runtime'])} when this site was built, profile {profile}."
+        text += f" The cells ran in {in_words(run['runtime'])} when this site was built, profile {profile}."
     context["body"] = context["body"].replace("</h1>", f'</h1>\n<p class="page-times">{text}</p>', 1)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directives and the line under the titles."""
+    """Register the directives and the line below the titles."""
+    add_static_files(app, Path(__file__).parent)
     app.add_directive("versions", Versions)
     app.add_directive("citation", Citation)
-    app.connect("html-page-context", add_times, priority=900)  # descriptions of pages are made before
+    app.connect("html-page-context", add_times, priority=900)  # after the pages' descriptions
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,6 @@
-"""Multiple-choice questions: the directive `quiz`, whose answers open and say why they are right or wrong.
+"""The directive `quiz`: multiple-choice questions whose answers unfold to an explanation.
 
-The body is a Markdown list, so that it can be read wherever a notebook is opened:
+The body is a Markdown list, readable in any notebook viewer:
 
     :::{quiz}
     1. A question?
@@ -10,15 +10,17 @@ The body is a Markdown list, so that it can be read wherever a notebook is opene
        - [ ] One more. :: Why this one is wrong.
     :::
 
-On the page each answer is a `<details>`: it opens with mouse and keyboard, and needs no script.
+On the page each answer is a `<details>` element, which works with mouse and keyboard and without a script.
 """
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from widgets import add_static_files
 
 QUESTION = re.compile(r"\d+\.\s+(?P<text>.*)")
 ANSWER = re.compile(r"\s+- \[(?P<mark>.)\]\s+(?P<text>.*)")
@@ -26,12 +28,12 @@ FORM = "expected '1. question' and below it '- [x] right answer :: why' or '- [ 
 
 
 class QuizError(ValueError):
-    """A quiz that cannot be read: the message is one line and names the question."""
+    """Invalid quiz: the message is one line and names the question."""
 
 
 @dataclass
 class Answer:
-    """One answer of a question: Markdown, and whether it is the right one."""
+    """An answer and its explanation in Markdown."""
 
     text: str
     right: bool
@@ -40,7 +42,7 @@ class Answer:
 
 @dataclass
 class Question:
-    """A question in Markdown and its answers."""
+    """A question in Markdown, and its answers."""
 
     text: str
     answers: list[Answer] = field(default_factory=list)
@@ -53,8 +55,8 @@ def parse(source: str) -> list[Question]:
         source: the Markdown list described at the top of this module.
 
     Raises:
-        QuizError: a question without exactly one right answer, or without three or four answers, or an answer
-            that is not explained.
+        QuizError: if a question has not exactly one right answer or not three or four answers, or if an
+            answer has no explanation.
     """
     questions: list[Question] = []
     for line in source.splitlines():
@@ -62,12 +64,12 @@ def parse(source: str) -> list[Question]:
             questions.append(Question(found["text"]))
         elif not questions:
             if line.strip():
-                raise QuizError(f"{line.strip()!r} stands before the first question; {FORM}")
+                raise QuizError(f"{line.strip()!r} comes before the first question; {FORM}")
         elif found := ANSWER.fullmatch(line):
             if found["mark"] not in " x":
                 raise QuizError(f"question {len(questions)}: the mark [{found['mark']}] is unknown; {FORM}")
             questions[-1].answers.append(Answer(found["text"], found["mark"] == "x"))
-        else:  # goes on where the line before it stopped
+        else:  # continues the line before
             part = questions[-1].answers[-1] if questions[-1].answers else questions[-1]
             part.text += f"\n{line.strip()}"
     if not questions:
@@ -79,7 +81,7 @@ def parse(source: str) -> list[Question]:
 
 
 def _check(number: int, question: Question) -> None:
-    """Cut the answers from their explanations, and refuse what a reader could not answer."""
+    """Split answers from explanations, and reject a question that nobody could answer."""
     for answer in question.answers:
         text, *why = re.split(r"\s::\s", answer.text.strip(), maxsplit=1)
         if not text.strip() or not why:
@@ -92,33 +94,33 @@ def _check(number: int, question: Question) -> None:
 
 
 class html_element(nodes.General, nodes.Element):
-    """An HTML element: its name is the attribute `tag`, its further attributes are in `html`."""
+    """An HTML element with the name `tag` and, besides classes and identifiers, the attributes `html`."""
 
 
 def visit_element(self, node: html_element) -> None:
-    """Write the start of the element."""
+    """Write the start tag."""
     self.body.append(self.starttag(node, node["tag"], "", **node.get("html", {})))
 
 
 def depart_element(self, node: html_element) -> None:
-    """Write its end."""
+    """Write the end tag."""
     self.body.append(f"</{node['tag']}>\n")
 
 
 class Quiz(SphinxDirective):
-    """The directive; an error in its body is a warning that names page and question."""
+    """The directive; an error in its body is reported with page and question."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """Make one group for each question."""
+        """Return one group per question."""
         try:
             return [self.group(*pair) for pair in enumerate(parse("\n".join(self.content)), start=1)]
         except QuizError as error:
             raise self.error(f"quiz on page {self.env.docname!r}: {error}") from None
 
     def group(self, number: int, question: Question) -> nodes.Node:
-        """A question and below it its answers, each of which opens."""
+        """Return a question with its answers below."""
         page = self.env.docname.rpartition("/")[2]
         name = nodes.make_id(f"quiz {page} {self.env.new_serialno('quiz')}")
         label = html_element("", tag="p", ids=[name], classes=["quiz-question"])
@@ -131,7 +133,7 @@ class Quiz(SphinxDirective):
         return group
 
     def choice(self, number: int, answer: Answer) -> nodes.Node:
-        """An answer that opens to a verdict in words and the explanation."""
+        """Return an answer that unfolds to a verdict and the explanation."""
         verdict = "Right." if answer.right else "Not quite."
         opened = self.parse_text_to_nodes(f"**{verdict}** {answer.why}")
         summary = html_element("", *self.inline(number, answer.text), tag="summary")
@@ -140,7 +142,7 @@ class Quiz(SphinxDirective):
         return html_element("", summary, body, tag="details", classes=["quiz-answer", f"quiz-{kind}"])
 
     def inline(self, number: int, text: str) -> list[nodes.Node]:
-        """Markdown of one paragraph, without the paragraph around it."""
+        """Parse Markdown of one paragraph; return its contents."""
         parsed = self.parse_text_to_nodes(text)
         if [type(node) for node in parsed] != [nodes.paragraph]:
             raise QuizError(f"question {number}: expected one paragraph and found {text!r}")
@@ -149,6 +151,7 @@ class Quiz(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register directive and node with Sphinx."""
+    add_static_files(app, Path(__file__).parent)
     app.add_directive("quiz", Quiz)
     app.add_node(html_element, html=(visit_element, depart_element))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,5 @@
+// The theme makes scrolling boxes focusable, but folded ones have no size yet. It checks again on a resize.
+for (const name of ["toggle", "click"])
+  document.addEventListener(name, ({target}) => {
+    if (name === "toggle" || target.closest(".toggle")) dispatchEvent(new Event("resize"));
+  }, true);
