@@ -31,7 +31,7 @@ browser: .venv/.browser
 
 lighthouse: .venv/.browser
 	cd publish && npm ci --ignore-scripts --no-audit --no-fund
-	PYTHONPATH=tests/browser $(BIN)/python publish/lighthouse.py
+	$(BIN)/python publish/lighthouse.py
 
 # The whole built site in one file; needs an installed Chromium.
 pdf: .venv/.browser

@@ -1,9 +1,9 @@
-"""Check a built book: pages, failed cells, alt text, what is loaded from elsewhere, and secrets.
+"""Check a built book: missing pages, failed cells, alt text, requests to other hosts, and secrets.
 
-Every entry of the contents has a page, no cell failed, every picture has alt text, a browser loads nothing
-from another host (but what an integrity hash pins), and no file holds what looks like a password or a key.
+Every entry of the table of contents has a page, no cell failed, every image has alt text, a browser loads
+nothing from another host except files pinned by an integrity hash, and no file contains a password or a key.
 
-Run as ``python publish/check_site.py book/_toc.yml _build/html``; it prints a line for each problem.
+Run ``python publish/check_site.py book/_toc.yml _build/html``; it prints a line for each problem.
 """
 
 import re
@@ -14,14 +14,13 @@ from pathlib import Path
 
 import yaml
 
-# How a failed cell shows: the traceback itself, and the class myst-nb puts around an error output. Text in a
-# page may speak of tracebacks, hence the whole first line of one.
+# Signs of a failed cell: a traceback's first line, and the class that myst-nb gives to an error output.
 FAILURE_MARKS = ("Traceback (most recent call last)", 'class="output traceback')
 
-ELSEWHERE = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)  # how an address on another host begins
+ELSEWHERE = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)  # start of an address on another host
 IN_STYLE = re.compile(r"""(?:@import\s*|url\(\s*)["']?\s*((?:https?:)?//[^"')\s;]+)""", re.IGNORECASE)
 IN_SCRIPT = re.compile(r"""(?:https?:)?//[^\s"'`<>]+\.(?:m?js|css)\b""", re.IGNORECASE)
-# A <link> of these relations waits for the reader; for any other a browser calls on the host at once.
+# Relations of a <link> that a browser does not fetch.
 UNFETCHED_LINKS = {"alternate", "author", "canonical", "help", "index", "license", "next", "prev", "search"}
 
 SECRETS = {
@@ -36,7 +35,7 @@ SECRETS = {
 
 
 def toc_documents(node: object) -> Iterator[str]:
-    """Every document named anywhere in a table of contents: the root, chapters and nested sections."""
+    """Yield every document of a table of contents: the root, chapters and nested sections."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in ("root", "file"):
@@ -49,7 +48,7 @@ def toc_documents(node: object) -> Iterator[str]:
 
 
 class Images(HTMLParser):
-    """Collects images without alt text; for a cell's figure without one Sphinx puts the file's path."""
+    """Collect images without alt text, or with the file's path, which Sphinx writes if there is none."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -57,7 +56,7 @@ class Images(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Look at one tag."""
+        """Check one tag."""
         if tag == "img":
             given = dict(attrs)
             alt, source = (given.get("alt") or "").strip(), given.get("src") or ""
@@ -66,10 +65,10 @@ class Images(HTMLParser):
 
 
 class Fetches(HTMLParser):
-    """Collects the addresses on other hosts that a browser would load for a page.
+    """Collect the addresses on other hosts that a browser would load for a page.
 
-    A script or style sheet may come from elsewhere if a hash pins it; the browser checks the hash only if the
-    tag has ``crossorigin`` as well.
+    A script or style sheet with an integrity hash is allowed; browsers check the hash only with
+    ``crossorigin``.
     """
 
     def __init__(self, text: str) -> None:
@@ -79,7 +78,7 @@ class Fetches(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Look at one tag."""
+        """Check one tag."""
         self.inside = tag if tag in ("script", "style") else None
         given = {name: value or "" for name, value in attrs}
         addresses = [given[name] for name in ("src", "poster", "data") if name in given]
@@ -100,7 +99,7 @@ class Fetches(HTMLParser):
         self.inside = None
 
     def handle_data(self, data: str) -> None:
-        """Look at the text of a script or style."""
+        """Check the text of a script or style."""
         if self.inside == "script":
             self.elsewhere += IN_SCRIPT.findall(data)
         elif self.inside == "style":
@@ -108,15 +107,15 @@ class Fetches(HTMLParser):
 
 
 def problems(toc: Path, site: Path) -> list[str]:
-    """What is wrong with the site built from this table of contents, one line each."""
+    """Return a line for each problem of the site built from a table of contents."""
     documents = list(toc_documents(yaml.safe_load(toc.read_text(encoding="utf-8"))))
     if not documents:
         return [f"{toc}: names no document"]
     found = [f"{site / doc}.html: missing" for doc in documents if not (site / f"{doc}.html").is_file()]
     for page in sorted(site.rglob("*.html")):
         text = page.read_text(encoding="utf-8")
-        found += [f"{page}: holds {mark!r}" for mark in FAILURE_MARKS if mark in text]
-        article = text.partition("<article")[2].partition("</article>")[0]  # leaves out the theme's own logo
+        found += [f"{page}: contains {mark!r}" for mark in FAILURE_MARKS if mark in text]
+        article = text.partition("<article")[2].partition("</article>")[0]  # without the theme's logo
         found += [f"{page}: no alt text for {source}" for source in Images(article).without_alt]
         found += [f"{page}: loads {address[:80]} from elsewhere" for address in Fetches(text).elsewhere]
     for sheet in sorted(site.rglob("*.css")):
@@ -124,9 +123,9 @@ def problems(toc: Path, site: Path) -> list[str]:
         found += [f"{sheet}: loads {address[:80]} from elsewhere" for address in addresses]
     for file in sorted(site.rglob("*")):
         if file.is_file():
-            content = file.read_bytes()  # the line names no secret: it goes into a public log
+            content = file.read_bytes()  # never printed: the log is public
             found += [
-                f"{file}: holds {name}" for name, pattern in SECRETS.items() if re.search(pattern, content)
+                f"{file}: contains {name}" for name, pattern in SECRETS.items() if re.search(pattern, content)
             ]
     return found
 

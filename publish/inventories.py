@@ -2,7 +2,7 @@
 
 The book is built without the network, from its own list of the names it links to. This reads each library's
 inventory from the address in ``_config.yml``, prints a line for each name that has moved or is gone, and
-fails if there is any. ``--write`` puts moved names right; a name that is gone has to be replaced by hand.
+fails if there is one. ``--write`` updates moved names; a removed name has to be replaced by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def published(address: str) -> dict[str, str]:
-    """Return where a library documents its names, by name: pages below ``address``, without anchors."""
+    """Return the page of each name that a library documents, relative to ``address`` and without anchors."""
     with urlopen(f"{address}objects.inv", timeout=60) as answer:
         inventory = InventoryFile.load(io.BytesIO(answer.read()), "", lambda _, page: page)
     pages = {}
@@ -30,7 +30,7 @@ def published(address: str) -> dict[str, str]:
 
 
 def compare(lines: list[str], pages: dict[str, str]) -> tuple[list[str], list[str]]:
-    """Return the lines of one of our inventories put right, and what was wrong with them."""
+    """Return the corrected lines of one of our inventories, and a line for each difference."""
     right, wrong = [], []
     for line in lines:
         if line.startswith("#"):
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
         found += [f"{file.name}: {line}" for line in wrong]
         if arguments:
             file.write_text("\n".join(right) + "\n", encoding="utf-8")
-    print("\n".join(found or ["every name is where the inventories say"]))
+    print("\n".join(found or ["every inventory is up to date"]))
     return 1 if found else 0
 
 

@@ -1,8 +1,8 @@
-"""Let Lighthouse judge the welcome page and every chapter of the built site, on a desktop and on a phone.
+"""Run Lighthouse on the welcome page and every chapter of the built site, for desktop and phone.
 
-Run as ``make lighthouse``, or ``python publish/lighthouse.py [PAGE ...]``. It prints a table, then a
-line for each score that is too low, and fails if there is one. Other work on the machine slows a page down,
-so a page that misses is tried twice more, and the best performance counts: noise only ever takes away.
+Run as ``make lighthouse``, or ``python publish/lighthouse.py [PAGE ...]``. It prints a table and a line for
+each score below its limit, and fails if there is one. Other load on the machine only lowers a score, so a
+page below a limit is measured twice more and its best performance counts.
 """
 
 import json
@@ -11,20 +11,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reader import BROWSER, FLAGS, SITE, chapters, missing
+from browser import BROWSER, FLAGS, SITE, chapters, missing
 from serve import serving
 
 HERE = Path(__file__).parent
 LIGHTHOUSE = HERE / "node_modules" / ".bin" / "lighthouse"
-LARGEST = 1_000_000  # bytes that the first view may move
-LEAST = {  # scores of 100
+LARGEST = 1_000_000  # bytes transferred for the first view
+LEAST = {  # scores out of 100
     "desktop": {"performance": 90, "accessibility": 95, "best-practices": 95, "seo": 95},
     "mobile": {"performance": 75, "accessibility": 95, "best-practices": 95, "seo": 95},
 }
 
 
 def measure(address: str, form: str) -> dict[str, int]:
-    """Judge one page; return its scores of 100 and the bytes it moved."""
+    """Return the scores of a page, and the bytes it transferred."""
     command = [
         str(LIGHTHOUSE),
         address,
@@ -45,19 +45,21 @@ def measure(address: str, form: str) -> dict[str, int]:
 
 
 def misses(page: str, form: str, found: dict[str, int]) -> list[str]:
-    """What is too low or too large, a line each."""
+    """Return a line for each score that is too low, and for too many bytes."""
     low = [
         f"{page}, {form}: {name} {found[name]}, expected at least {least}"
         for name, least in LEAST[form].items()
         if found[name] < least
     ]
     if found["bytes"] > LARGEST:
-        low.append(f"{page}, {form}: the first view moves {found['bytes']:,} bytes, at most {LARGEST:,}")
+        low.append(
+            f"{page}, {form}: {found['bytes']:,} bytes for the first view, expected at most {LARGEST:,}"
+        )
     return low
 
 
-def judge(address: str, page: str, form: str) -> dict[str, int]:
-    """Judge a page once, and if it misses something twice more; of the performance the best counts."""
+def best_of_three(address: str, page: str, form: str) -> dict[str, int]:
+    """Measure a page once, and twice more if it misses a limit; the best performance counts."""
     found = measure(address + page, form)
     if misses(page, form, found):
         again = [measure(address + page, form) for _ in range(2)]
@@ -76,7 +78,7 @@ def main(names: list[str]) -> int:
     with serving(SITE) as address:
         for page in names or ["intro.html", *chapters()]:
             for form in LEAST:
-                found = judge(address, page, form)
+                found = best_of_three(address, page, form)
                 missed += misses(page, form, found)
                 scores = "".join(f"{found[name]:>6}" for name in LEAST[form])
                 print(f"{page:40}{form:10}{scores}{found['bytes'] / 1000:>8.0f}", flush=True)

@@ -1,14 +1,12 @@
 """Print the whole built site into one PDF: ``python publish/pdf.py book/_toc.yml _build/html OUT.pdf``.
 
-A headless Chromium prints each page in the order of the table of contents; the parts are then joined, with an
-outline, page numbers, and links that lead inside the PDF where they lead inside the site. Chromium is taken
-from the path (Debian's package is called ``chromium``); ``pip install playwright pypdf`` brings the rest.
+A headless Chromium prints each page in the order of the table of contents. The parts are then joined, with an
+outline, page numbers, and internal links. Needs Chromium on the path, and ``pip install playwright pypdf``.
 """
 
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,19 +14,19 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import yaml
+from browser import BROWSER, BROWSERS, FLAGS
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, FloatObject, NameObject, NullObject, TextStringObject
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAPER = {
     "format": "A4",
     "margin": {"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
     "print_background": True,
 }
 NUMBER = '<p style="width: 100%; font-size: 8px; text-align: center"><span class="pageNumber"></span></p>'
-# Folded parts are opened: a PDF cannot be clicked open. Chromium remembers where an anchor is only if the
-# page itself links to it, so each gets a link, which nobody sees and which is taken away again.
+# Unfold everything, since a PDF has no script. Chromium records the position of an anchor only if the page
+# links to it, so each gets an invisible link, removed again in `join`.
 PREPARE = """() => {
   document.documentElement.dataset.theme = "light";
   document.documentElement.dataset.mode = "light";
@@ -46,7 +44,7 @@ PREPARE = """() => {
   document.querySelector("h1").before(links);
   return document.fonts.ready;
 }"""
-UNSEEN = 4  # square points: the area of those links is smaller, that of any other is larger
+INVISIBLE = 4  # square points; the area of those links is smaller, that of any other larger
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,12 @@ class Part:
     depth: int
     file: Path
     title: str
-    home: str  # the published site's address, for links to what the PDF leaves out
+    home: str  # the published site's address, for links to pages that the PDF omits
     data: bytes
 
 
 def chapters(node: object, depth: int = 0) -> Iterator[tuple[int, str]]:
-    """Return every page of a table of contents, with its depth below the parts, in reading order."""
+    """Yield depth below the parts and name of every page of a table of contents, in reading order."""
     if isinstance(node, list):
         for item in node:
             yield from chapters(item, depth)
@@ -86,7 +84,7 @@ def print_page(browser: Page, depth: int, site: Path, name: str) -> Part:
 
 
 def numbers(browser: Page, count: int) -> PdfReader:
-    """Print empty pages that bear nothing but their numbers."""
+    """Print empty pages with page numbers only."""
     browser.set_content('<p style="break-after: page">&nbsp;</p>' * (count - 1) + "<p>&nbsp;</p>")
     empty = "<span></span>"
     data = browser.pdf(**PAPER, display_header_footer=True, header_template=empty, footer_template=NUMBER)
@@ -94,9 +92,9 @@ def numbers(browser: Page, count: int) -> PdfReader:
 
 
 def join(parts: list[Part], site: Path) -> PdfWriter:
-    """Join printed pages under an outline, and let links between the files lead inside."""
+    """Join printed pages, with an outline and with links between pages inside the PDF."""
     book, above = PdfWriter(), {}
-    places: dict[tuple[Path, str], list] = {}  # where a file, or an anchor in it, is: a PDF's destination
+    places: dict[tuple[Path, str], list] = {}  # PDF destination of a file, or of an anchor in it
     for part in parts:
         reader, start = PdfReader(io.BytesIO(part.data)), len(book.pages)
         for page in reader.pages:
@@ -116,7 +114,7 @@ def join(parts: list[Part], site: Path) -> PdfWriter:
         )
         for page in book.pages[start:]:
             page[NameObject("/Annots")] = ArrayObject(
-                entry for entry in page.get("/Annots") or [] if area(entry.get_object()["/Rect"]) > UNSEEN
+                entry for entry in page.get("/Annots") or [] if area(entry.get_object()["/Rect"]) > INVISIBLE
             )
             page[NameObject("/Source")] = TextStringObject(part.file)
     for page in book.pages:
@@ -159,12 +157,11 @@ def main(arguments: list[str]) -> int:
     if missing:
         print(f"pdf: {site} has no {missing[0]}: build the book first", file=sys.stderr)
         return 2
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
-        print(f"pdf: none of {', '.join(BROWSERS)} is on the path: install one of them", file=sys.stderr)
+    if not BROWSER:
+        print(f"pdf: no browser: install one of {', '.join(BROWSERS)}", file=sys.stderr)
         return 2
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=BROWSER, args=FLAGS)
         page = browser.new_page()
         book = join([print_page(page, depth, site, name) for depth, name in pages], site)
         for sheet, number in zip(book.pages, numbers(page, len(book.pages)).pages, strict=True):

@@ -1,6 +1,6 @@
 """Serve the built site as GitHub Pages does: below /recdqn/, compressed, cached, with its 404 page.
 
-Run as ``python publish/serve.py [SITE] [PORT]`` to look at a site under the conditions of the tests.
+Run ``python publish/serve.py [SITE] [PORT]`` to view a site as the tests do.
 """
 
 import gzip
@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 BASE = "/recdqn/"  # where GitHub Pages puts the site of a repository
-# What guess_type does not know everywhere; a browser refuses a script or a style sheet of another type.
+# Types that guess_type may not know; browsers refuse scripts and style sheets of a wrong type.
 TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
@@ -27,24 +27,24 @@ COMPRESSED = ("text/", "application/json", "application/xml", "image/svg+xml")
 
 @lru_cache(maxsize=512)
 def compressed(path: Path, _mtime: int) -> bytes:
-    """A file's gzipped content, made once while the file stays as it is."""
+    """Return a file's gzipped content, cached until the file changes."""
     return gzip.compress(path.read_bytes(), 6, mtime=0)
 
 
 def content_type(path: Path) -> str:
-    """A file's type for the Content-Type header."""
+    """Return a file's Content-Type header."""
     kind = TYPES.get(path.suffix) or guess_type(path.name)[0] or "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith(COMPRESSED) else kind
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD from the folder `site`."""
+    """Answer GET and HEAD from the folder `site`."""
 
     protocol_version = "HTTP/1.1"  # connections stay open
     site: Path
 
     def do_GET(self) -> None:
-        """Send a file, the 404 page, or the way into the site."""
+        """Send a file, the 404 page, or a redirect to the site."""
         path = unquote(urlsplit(self.path).path)
         if path == BASE.rstrip("/"):
             self.answer(301, {"Location": BASE}, b"")
@@ -81,30 +81,30 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the tests look at failed requests in the browser."""
+        """Log nothing; the tests see failed requests in the browser."""
 
 
 class Server(ThreadingHTTPServer):
-    """A server whose threads end with it and which does not report a browser that hangs up."""
+    """A server with daemon threads that ignores closed connections."""
 
     daemon_threads = True
     request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Pass over a connection that the browser closed early; report anything else."""
+        """Ignore a connection that the browser closed early."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 def make_server(site: Path, port: int = 0) -> Server:
-    """A server for a folder; port 0 takes any that is free."""
+    """Return a server for a folder; port 0 means any free port."""
     handler = type("SiteHandler", (Handler,), {"site": site.resolve()})
     return Server(("127.0.0.1", port), handler)
 
 
 @contextmanager
 def serving(site: Path) -> Iterator[str]:
-    """Serve a folder while the block runs; yields the address of the site, which ends in a slash."""
+    """Serve a folder inside the context; yields the site's address, ending in a slash."""
     with make_server(site) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:

@@ -1,20 +1,9 @@
-"""A browser, and the built site on localhost; CONTRIBUTING.md says how to run these tests."""
+"""A browser and the built site on localhost; run these tests with `make browser`."""
 
 import pytest
+from browser import BROWSER, FLAGS, SITE, chapters, missing, pages
 from playwright.sync_api import Page, sync_playwright
-from reader import (
-    BROWSER,
-    DESKTOP,
-    FLAGS,
-    SITE,
-    chapters,
-    looked,
-    missing,
-    new_context,
-    pages,
-    pictured,
-    settle,
-)
+from reader import DESKTOP, looked, new_context, pictured, settle
 from serve import serving
 
 
@@ -24,7 +13,7 @@ def pytest_configure():
 
 
 def pytest_generate_tests(metafunc):
-    """A test runs for every page that its argument stands for."""
+    """Run a test for every page that its argument stands for."""
     arguments = {"name": pages, "looked_at": looked, "pictured_page": pictured, "chapter": chapters}
     for argument, names in arguments.items():
         if argument in metafunc.fixturenames:
@@ -48,7 +37,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def contexts(browser):
-    """Readers' browsers that the tests share, made when first asked for: warm caches save much time."""
+    """Browser contexts by width and theme, shared between tests: warm caches save time."""
     made = {}
 
     def context(width, theme):
@@ -61,7 +50,7 @@ def contexts(browser):
 
 @pytest.fixture
 def page(browser):
-    """A page of a reader who has never been here."""
+    """A page in a fresh browser, without cache or settings."""
     context = new_context(browser)
     yield context.new_page()
     context.close()
@@ -69,7 +58,7 @@ def page(browser):
 
 @pytest.fixture
 def visit(contexts, address):
-    """Opens pages of the site, and closes them after the test."""
+    """Open pages of the site; they are closed after the test."""
     opened: list[Page] = []
 
     def open_page(name: str, width: int = DESKTOP, theme: str = "light") -> Page:

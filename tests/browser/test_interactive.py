@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from browser import ROOT
 from playwright.sync_api import expect
-from reader import ROOT
 
 STEPS = json.loads((ROOT / "results" / "step-mdp.json").read_text(encoding="utf-8"))["rollouts"]
 EPISODE = json.loads((ROOT / "results" / "episode.json").read_text(encoding="utf-8"))

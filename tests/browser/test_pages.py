@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urldefrag
 
 import pytest
-from reader import SITE, new_context, pages, settle
+from browser import SITE, pages
+from reader import new_context, settle
 
 
 @dataclass
