@@ -1,1 +1,1 @@
-"""Measurements, side by side with what else there is."""
+"""Benchmarks of the package against baselines."""

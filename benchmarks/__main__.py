@@ -1,7 +1,8 @@
-"""Measure the package side by side with what else there is: ``python -m benchmarks [ROW ...]``.
+"""Compare the package with baselines: ``python -m benchmarks [ROW ...]``.
 
-Prints a table and writes it, with the machine and the versions, as JSON. Sides run on one
-thread; short ones by turns, the time-to-solve row one after the other, and memory in a process of its own.
+Prints a table and writes it as JSON, with the machine and the versions. Both sides run on one thread. Short
+measurements alternate between the sides, the time-to-solve row runs one after the other, and memory is
+measured in a separate process.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ def main(
 
     Args:
         rows: their names; all if none is given.
-        out: the JSON file; rows that are not run now keep what it says of them.
+        out: the JSON file; rows that are not run keep their entries.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
-        sys.exit(f"benchmarks: no row {', '.join(unknown)}: choose from {', '.join(ROWS)}")
+        sys.exit(f"benchmarks: unknown row {', '.join(unknown)}: choose from {', '.join(ROWS)}")
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     saved = json.loads(out.read_text()) if out.is_file() else {}

@@ -1,4 +1,4 @@
-"""Rows about the buffer: how its size bears on time, and how much memory a large one on disk takes."""
+"""Benchmarks of the replay buffer: time against its size, and memory of a large one on disk."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ GB = 1e9  # bytes
 def size_row(small: int = 10_000, large: int = 1_000_000, repeats: int = 15) -> Row:
     """Time a sample and an update with few and with many transitions in the buffer.
 
-    As in training, a collection of new steps goes into the buffer before every few samples, and its share of
-    the time is counted, because bookkeeping may be done then.
+    As in training, a collection of new steps is stored before every few samples. Its time counts too, because
+    a buffer may update its index then.
     """
     with tempfile.TemporaryDirectory(prefix="recdqn-", ignore_cleanup_errors=True) as scratch:
         _need_disk(scratch, 4 * GB * large / 1_000_000, f"a buffer of {large:,} transitions")
@@ -64,11 +64,11 @@ def size_row(small: int = 10_000, large: int = 1_000_000, repeats: int = 15) -> 
 
 @dataclass
 class _Side:
-    """A buffer with made-up episodes, and what learns from it."""
+    """A buffer of synthetic episodes, and the loss and optimiser that learn from it."""
 
     cfg: Config
     buffer: TensorDictReplayBuffer
-    collections: Iterator[TensorDict]  # made up beforehand
+    collections: Iterator[TensorDict]  # prepared in advance
     loss: RecurrentDQNLoss
     target: SoftUpdate
     optim: torch.optim.Optimizer
@@ -87,23 +87,23 @@ class _Side:
         buffer.empty()
         steps = math.ceil(transitions / cfg.env.num_envs)
         chunk = min(steps, 2_500)
-        episodes = made_up_episodes(template, chunk)
+        episodes = synthetic_episodes(template, chunk)
         for _ in range(math.ceil(steps / chunk)):
             buffer.extend(next(episodes))
         loss = make_loss(cfg.loss, policy, env)
         steps = cfg.train.frames_per_batch // cfg.env.num_envs
-        new = next(made_up_episodes(template, 100 * steps, first=10**7)).split(steps, dim=1)
+        new = next(synthetic_episodes(template, 100 * steps, first=10**7)).split(steps, dim=1)
         target, optim = SoftUpdate(loss, tau=cfg.loss.tau), torch.optim.Adam(loss.parameters())
         return _Side(cfg, buffer, iter(new), loss, target, optim)
 
     def sample(self) -> None:
-        """Store one collection, and draw as many batches as there are updates after it."""
+        """Store one collection, and draw a batch for each update that follows it."""
         self.buffer.extend(next(self.collections))
         for _ in range(self.cfg.train.updates):
             self.buffer.sample()
 
     def update(self) -> None:
-        """Do the same with the updates."""
+        """Store one collection, and make the updates that follow it."""
         self.buffer.extend(next(self.collections))
         for _ in range(self.cfg.train.updates):
             self.loss(self.buffer.sample())["loss"].backward()
@@ -112,15 +112,15 @@ class _Side:
             self.target.step()
 
 
-def made_up_episodes(template: TensorDict, steps: int, first: int = 0) -> Iterator[TensorDict]:
-    """Yield stretches ``[num_envs, steps]`` of episodes that go on from one stretch to the next.
+def synthetic_episodes(template: TensorDict, steps: int, first: int = 0) -> Iterator[TensorDict]:
+    """Yield chunks ``[num_envs, steps]`` of episodes that continue from one chunk to the next.
 
-    Their lengths are 10 to 500 steps, long ones as rare as in training: evenly spread over the logarithm.
-    Observations are random; numbers of episodes, starts, ends and step counts are as a collector writes them.
+    Episode lengths are log-uniform between 10 and 500 steps. Observations are random; episode numbers,
+    starts, ends and step counts are as a collector writes them.
 
     Args:
         template: one collection, for the entries and their shapes.
-        steps: length of a stretch.
+        steps: length of a chunk.
         first: number of the first episode.
     """
     rng = torch.Generator().manual_seed(0)
@@ -129,17 +129,17 @@ def made_up_episodes(template: TensorDict, steps: int, first: int = 0) -> Iterat
     def draw() -> Tensor:
         return (10 * (MAX_RETURN / 10) ** torch.rand(envs, generator=rng)).long()
 
-    number, place, length = torch.arange(envs) + first, torch.zeros(envs, dtype=torch.long), draw()
+    number, count, length = torch.arange(envs) + first, torch.zeros(envs, dtype=torch.long), draw()
     while True:
         data = template[:, :1].expand(envs, steps).clone()
         for key in ("observation", ("next", "observation")):
             data[key] = torch.randn(data[key].shape, generator=rng)
         for step in range(steps):
             data["collector", "traj_ids"][:, step] = number
-            data["step_count"][:, step, 0] = place
-            last = place + 1 == length
+            data["step_count"][:, step, 0] = count
+            last = count + 1 == length
             data["next", "terminated"][:, step, 0] = last
-            place = torch.where(last, 0, place + 1)
+            count = torch.where(last, 0, count + 1)
             number = torch.where(last, number + envs, number)
             length = torch.where(last, draw(), length)
         data["is_init"] = data["step_count"] == 0
@@ -152,8 +152,8 @@ def made_up_episodes(template: TensorDict, steps: int, first: int = 0) -> Iterat
 def memory_row(capacity: int = 1_000_000, frames: int = 512) -> Row:
     """Measure the peak resident memory of a process that trains on pictures with a large buffer on disk.
 
-    The run stops early, so most of the buffer's files are never touched; pages of them that are read and
-    written count, and the system may take them back at any time.
+    The run stops early, so most of the buffer's files are never touched. Pages of the files that were read or
+    written count, although the system can reclaim them at any time.
     """
     _need_disk(tempfile.gettempdir(), 10 * GB, "a buffer of a million pictures")
     command = [sys.executable, "-m", "benchmarks.buffer", str(capacity), str(frames)]
@@ -197,7 +197,7 @@ def _peak(capacity: int, frames: int) -> int:
 
 
 def _need_disk(folder: str, needed: float, what: str) -> None:
-    """Stop with one line where the disk is too full."""
+    """Exit with one line if there is not enough free disk space."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         sys.exit(

@@ -11,13 +11,13 @@ class Row:
 
     Attributes:
         what: what was measured.
-        ours: the package's figure.
-        other: the other side's figure, measured in the same run; ``None`` where there is no other side.
-        against: what the other side is.
+        ours: figure of the package.
+        other: figure of the baseline, measured in the same run; ``None`` if there is no baseline.
+        against: name of the baseline.
         unit: of both figures.
-        ratio: how the two compare, in the direction in which more is better or less is, as ``must`` says.
-        must: what the ratio, or our figure, must reach.
-        met: whether it does.
+        ratio: of the two figures; ``must`` says whether more or less is better.
+        must: target of the ratio, or of our figure.
+        met: whether the target is met.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""Rows about masked CartPole: the environment with its policy, the whole loop, and the time to solve it."""
+"""Benchmarks of masked CartPole: the environment with its policy, the loop, and the time to solve it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PRESET = "masked-cartpole"
 
 
 def env_row(sizes: tuple[int, ...] = (8, 16, 32, 64), collections: int = 4, repeats: int = 5) -> Row:
-    """Count the frames a second that collection makes, with many environments and with one.
+    """Measure the frames per second of collection, with many environments and with one.
 
     A collection has 8 steps of every environment, as in the preset, and 64 steps of a single one. Epsilon
-    stays at 1, so episodes are short and resets as frequent as they ever are; the policy runs all the same.
+    stays at 1, so episodes are short and resets most frequent; the policy runs nevertheless.
     """
     collecting = {n: _collecting(n) for n in (*sizes, 1)}
     calls = {
@@ -50,7 +50,7 @@ def env_row(sizes: tuple[int, ...] = (8, 16, 32, 64), collections: int = 4, repe
 
 
 def _collecting(num_envs: int) -> tuple[int, Iterator[None]]:
-    """Return the frames of a collection and what makes one for each ``next``."""
+    """Return the frames per collection, and an iterator that makes one collection at a time."""
     frames = max(num_envs, 8) * 8
     cfg = Config.preset(PRESET).replace(
         env={"num_envs": num_envs}, train={"frames_per_batch": frames, "total_frames": 10**9}
@@ -63,10 +63,10 @@ def _collecting(num_envs: int) -> tuple[int, Iterator[None]]:
 
 
 def loop_row(frames: int = 6_400, repeats: int = 3) -> Row:
-    """Time the whole training loop against the plain one, from building the environment to the last update.
+    """Time the training loop against the plain one, from building the environment to the last update.
 
-    Neither side evaluates: our ``evaluate`` is replaced by a function that returns at once, because the loop
-    calls it after the last frame however it is configured.
+    Neither side evaluates. Our ``evaluate`` is replaced by a function that returns immediately, because the
+    loop calls it after the last frame whatever the configuration.
     """
     cfg = Config.preset(PRESET).replace(train={"total_frames": frames, "eval_every": 10**9})
     short = cfg.replace(train={"total_frames": cfg.train.warmup_frames + 3 * cfg.train.frames_per_batch})
@@ -89,7 +89,7 @@ def loop_row(frames: int = 6_400, repeats: int = 3) -> Row:
 
 
 def train_without_evaluation(cfg: Config) -> Run:
-    """Run :func:`recdqn.train` with evaluations that return at once."""
+    """Run :func:`recdqn.train` with evaluations that return immediately."""
     with mock.patch("recdqn.training.evaluate", lambda *_, **__: Evaluation((0.0,), (1,))):
         return recdqn.train(cfg, progress=False)
 
@@ -97,9 +97,9 @@ def train_without_evaluation(cfg: Config) -> Run:
 def solve_row(seeds: tuple[int, ...] = (0, 1, 2, 3, 4), most_frames: int = 100_000) -> Row:
     """Time both sides to a mean return of 475, seed by seed, evaluations included.
 
-    The rule is the preset's for both: greedy episodes every ``eval_every`` collections, and as soon as they
-    reach the mark, ``solved_episodes`` more to confirm it. A run that is not solved counts with the time it
-    took to use up its frames (ours the preset's, theirs ``most_frames``); the row says how many were solved.
+    Both follow the preset's rule: greedy episodes every ``eval_every`` collections; when they reach
+    ``solved_return``, ``solved_episodes`` more confirm it. An unsolved run counts with the time it took to
+    use up its frames (ours the preset's, the baseline's ``most_frames``); the row says how many were solved.
     """
     ours, theirs, solved = [], [], [0, 0]
     for seed in seeds:
@@ -188,7 +188,7 @@ def solve_with_ppo(cfg: Config, most_frames: int, report: Callable[[str], None] 
 
 
 def _masked_gym() -> gym.Env:
-    """Build one CartPole that shows the cart's position and the pole's angle only."""
+    """Build a CartPole that shows only the cart's position and the pole's angle."""
     env = gym.make(ENV_ID)
     space = env.observation_space
     seen = spaces.Box(space.low[plain.VISIBLE], space.high[plain.VISIBLE], dtype=space.dtype)

@@ -1,4 +1,4 @@
-"""Rows about pictures: how fast they are made, how true, how fast learned from, how large when stored."""
+"""Benchmarks of pixel CartPole: speed and accuracy of the pictures, speed of the learner, stored bytes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pixel_env(steps: int = 50, repeats: int = 15) -> Row:
 
 
 def picture(states: int = 300) -> Row:
-    """How far our 84x84 picture is from the classic pipeline's, before either is normalised."""
+    """Difference between our 84x84 picture and the classic pipeline's, before normalisation."""
     cfg = _config(num_envs=1).env
     ours, classics = same_states(make_env(cfg), states)
     difference = (ours.float() - classics).abs().mean().item()
@@ -100,7 +100,7 @@ def learner(updates: int = 10, repeats: int = 3) -> Row:
 
 
 def pixel_bytes() -> Row:
-    """Bytes that collector and buffer store for a transition, hidden state and all."""
+    """Bytes that collector and buffer store per transition, hidden state included."""
     ours, other = sum(our_entries().values()), sum(classic_entries().values())
     return Row(
         what="stored per pixel transition, hidden state included",
@@ -117,8 +117,8 @@ def pixel_bytes() -> Row:
 def solve() -> Row:
     """Minutes to a mean return of 475 over 100 greedy episodes, from the recorded runs (``make results``).
 
-    They end with the evaluation that led to the 100 episodes; those themselves take about a minute more. A
-    run that was not solved counts as infinite.
+    The time ends with the evaluation that leads to the 100 episodes, which take about a minute more. An
+    unsolved run counts as infinite.
     """
     runs = recorded_runs(PRESET)
     minutes = [run["final"] and run["evaluations"][-1]["seconds"] / 60 or math.inf for run in runs]
@@ -137,7 +137,7 @@ def solve() -> Row:
 
 
 def same_states(env: EnvBase, states: int) -> tuple[Tensor, Tensor]:
-    """Show the same states to an env and to the classic one: two ``[states, 1, 84, 84]``.
+    """Render the same states in an env and in the classic one: two ``[states, 1, 84, 84]``.
 
     Both are reset with the same seed and then given the same actions, which keep the pole up with a push to
     the side it falls to, or a random one in five; when it falls, both go on with another seed. Returns the
@@ -225,7 +225,7 @@ def classic_entries() -> dict[str, float]:
 
 
 def encoded_frames(network: nn.Module, call: Callable[[], object]) -> int:
-    """Count the pictures that pass the convolutions ``network`` during the call."""
+    """Count the pictures that the convolutions ``network`` process during the call."""
     count = 0
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -268,7 +268,7 @@ def _config(num_envs: int | None = None) -> Config:
 
 
 def _filled(cfg: Config, frames: int):
-    """Fill the preset's buffer with ``frames`` frames; give its env, policy and buffer."""
+    """Fill the preset's buffer with ``frames`` frames; return env, policy and buffer."""
     env = make_env(cfg.env)
     env.set_seed(cfg.seed)
     policy = make_policy(cfg.policy, env)

@@ -1,10 +1,10 @@
-"""The floor: masked CartPole trained by a plain PyTorch loop, without TorchRL and without tensordict.
+"""A lower bound: masked CartPole trained by a plain PyTorch loop, without TorchRL and without tensordict.
 
 :func:`train` does what :func:`recdqn.training` does with the preset ``"masked-cartpole"``: the same networks,
-first values, random actions, buffer, slices, targets, optimiser, running average, and numbers of frames and
-updates. It never evaluates; ``python -m benchmarks.plain SEED`` does, with the preset's rule for stopping. So
-it was checked that it learns: seeds 0, 1 and 2 were solved after 16,000, 43,200 and 38,400 frames, the
-package's after 17,600, 28,800 and 30,400. That both compute the same loss and gradients is tested.
+initial values, exploration, buffer, slices, targets, optimiser, running average, and numbers of frames and
+updates. It never evaluates; ``python -m benchmarks.plain SEED`` does, with the preset's stopping rule, and
+shows that it learns: seeds 0, 1 and 2 were solved after 16,000, 43,200 and 38,400 frames, the package's after
+17,600, 28,800 and 30,400. A test checks that both compute the same loss and gradients.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ State = tuple[Tensor, Tensor]  # h and c of the LSTM, [1, rows, hidden] each
 
 
 class Network(nn.Module):
-    """Features, an LSTM, and Q-values: what was seen, ``[rows, steps, 2]``, becomes values of this shape."""
+    """Features, an LSTM, and Q-values: observations ``[rows, steps, 2]`` to values ``[rows, steps, 2]``."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -42,16 +42,16 @@ class Network(nn.Module):
         nn.init.constant_(self.head[-1].bias, sizes.initial_value)
 
     def forward(self, observation: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read a sequence of each row, starting from ``state``."""
+        """Process one sequence per row, starting from ``state``."""
         memory, state = self.memory(self.features(observation), state)
         return self.head(memory), state
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Slices, one a row, filled up with zeros behind their ends: ``[slices, longest]`` and more.
+    """Slices, one per row, padded with zeros at their ends: ``[slices, longest, ...]``.
 
-    ``observation`` is ``[slices, longest + 1, 2]``: a slice's last next-observation stands behind its steps.
+    ``observation`` is ``[slices, longest + 1, 2]``: the observation after a slice's last step comes last.
     """
 
     observation: Tensor
@@ -63,7 +63,7 @@ class Batch:
 
 
 class Buffer:
-    """A ring of steps for each environment, and where the episodes in it begin and end."""
+    """A ring buffer of steps for each environment, with an index of its episodes."""
 
     def __init__(self, cfg: Config, rng: np.random.Generator) -> None:
         self.cfg, self.rng, self.steps = cfg, rng, 0  # steps taken in each environment
@@ -89,7 +89,7 @@ class Buffer:
             self.begin[env] = self.steps
 
     def index(self) -> None:
-        """List the episodes in the ring; to be called after adding and before sampling."""
+        """Index the episodes in the ring; call it after adding and before sampling."""
         running = [(env, begin, self.steps) for env, begin in enumerate(self.begin) if begin < self.steps]
         env, begin, end = np.array(self.ended + running).T
         oldest = max(0, self.steps - self.size)
@@ -100,7 +100,7 @@ class Buffer:
         self.weight = np.cumsum((length + longest - 1) / longest)
 
     def slices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw slices, every step equally often: the environment, first step and length of each."""
+        """Draw slices, every step equally often; return environment, first step and length of each."""
         drawn = self.rng.random((2, self.cfg.replay.slices))
         episode = np.searchsorted(self.weight, drawn[0] * self.weight[-1], side="right")
         env, begin, length, longest = (values[episode] for values in self.episodes)
@@ -230,14 +230,14 @@ def make_env(n: int) -> gym.vector.VectorEnv:
 
 
 def observer(cfg: Config) -> Callable[[np.ndarray], Tensor]:
-    """Return the function that hides the velocities and scales the rest."""
+    """Return a function that removes the velocities and scales the other entries."""
     loc, scale = torch.tensor(cfg.env.loc), torch.tensor(cfg.env.scale)
     return lambda seen: torch.from_numpy(seen[:, VISIBLE]) * scale + loc
 
 
 @torch.no_grad()
 def mean_return(network: Network, cfg: Config, episodes: int, seed: int) -> float:
-    """Play greedy episodes side by side, in fresh environments, and return the mean of their lengths."""
+    """Play greedy episodes in parallel, in fresh environments, and return their mean length."""
     env, see = make_env(episodes), observer(cfg)
     state = tuple(torch.zeros(1, episodes, cfg.policy.hidden_size) for _ in range(2))
     running, total = np.ones(episodes, dtype=bool), 0
@@ -255,7 +255,7 @@ def mean_return(network: Network, cfg: Config, episodes: int, seed: int) -> floa
 
 
 def main(seed: int) -> None:
-    """Train until solved, by the preset's rule, and print every evaluation."""
+    """Train until solved, with the preset's stopping rule, and print every evaluation."""
     torch.set_num_threads(1)
     cfg, start = Config.preset("masked-cartpole", seed=seed), time.perf_counter()
 

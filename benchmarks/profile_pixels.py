@@ -1,7 +1,7 @@
-"""Where the time of a picture goes, and what other ways to make it would take: for ``benchmarks/NOTES.md``.
+"""Time spent per picture, by part, and alternatives for rendering it: the source of ``benchmarks/NOTES.md``.
 
 python -m benchmarks.profile_pixels prints where the time of a frame goes in the classic env, then
-frames per second and pictures of the attempts: processor time of one thread, the attempts by turns.
+frames per second and pictures of the attempts: processor time of one thread, with alternating calls.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def shares(env: EnvBase, steps: int = 150) -> dict[str, float]:
 
 
 class SmallPicture(gym.Wrapper):
-    """Gives ``"pixels"``, made small while it is still a pygame surface, before anything copies it.
+    """Returns ``"pixels"``, resized while it is still a pygame surface, before any copy.
 
     Args:
         env: a pygame environment that ends its ``render()`` with ``pygame.surfarray.pixels3d``.
@@ -120,18 +120,18 @@ class SmallPicture(gym.Wrapper):
         return {"pixels": np.ascontiguousarray(small if self.grey is None else self.grey(small))}
 
     def reset(self, **kwargs):
-        """Reset, and give the picture in place of the observation."""
+        """Reset, and return the picture instead of the observation."""
         _, info = self.env.reset(**kwargs)
         return self.picture(), info
 
     def step(self, action):
-        """Step, and give the picture in place of the observation."""
+        """Step, and return the picture instead of the observation."""
         _, *rest = self.env.step(action)
         return self.picture(), *rest
 
 
 class SamePicture(SmallPicture):
-    """A white picture that nobody draws: what everything but pictures takes."""
+    """A constant white picture, to time everything except drawing."""
 
     def picture(self) -> dict[str, np.ndarray]:
         """Return the white picture."""
@@ -144,17 +144,17 @@ def smooth(surface: pygame.Surface) -> np.ndarray:
 
 
 def nearest(surface: pygame.Surface) -> np.ndarray:
-    """Take one pixel out of about 34."""
+    """Keep one pixel of about 34."""
     return pixels3d(pygame.transform.scale(surface, (SIZE, SIZE)))
 
 
 def halves(surface: pygame.Surface) -> np.ndarray:
-    """Take one pixel out of about 8, then average over 4."""
+    """Keep one pixel of about 8, then average over 4."""
     return smooth(pygame.transform.scale(surface, (2 * SIZE, 2 * SIZE)))
 
 
 def eight_bit(surface: pygame.Surface) -> np.ndarray:
-    """Let PyTorch shrink the surface's own 32-bit pixels, with the filter of TorchRL's Resize."""
+    """Resize the surface's 32-bit pixels in PyTorch, with the filter of TorchRL's Resize."""
     width, height = surface.get_size()
     rows = np.frombuffer(surface.get_buffer(), np.uint8).reshape(height, width, 4)
     small = interpolate(
@@ -165,22 +165,22 @@ def eight_bit(surface: pygame.Surface) -> np.ndarray:
 
 
 def luma(picture: np.ndarray) -> np.ndarray:
-    """Mix the channels as TorchRL does."""
+    """Weight the channels as TorchRL does."""
     return (picture @ LUMA + 0.5).astype(np.uint8)
 
 
 def green(picture: np.ndarray) -> np.ndarray:
-    """Take the green channel alone."""
+    """Use the green channel only."""
     return picture[..., 1]
 
 
 def count(env: EnvBase, *see) -> TransformedEnv:
-    """Append what every env of the package has."""
+    """Append the transforms that every env of the package has."""
     return TransformedEnv(env, Compose(*see, RewardScaling(0.0, 0.01), StepCounter(), InitTracker()))
 
 
 def channel_first() -> UnaryTransform:
-    """Give a grey picture its channel: ``[1, 84, 84]``, 8-bit."""
+    """Add a channel to a grey picture: ``[1, 84, 84]``, 8-bit."""
     return UnaryTransform(in_keys=["pixels"], out_keys=["pixels"], fn=lambda x: x.unsqueeze(-3))
 
 
@@ -204,7 +204,7 @@ def vectorised(num_envs: int) -> GymWrapper:
 
 
 def attempts() -> dict[str, Callable[[], EnvBase]]:
-    """Ways to see CartPole; the last entry before the batches draws nothing."""
+    """Environments to compare; the last entry before the batches draws nothing."""
     return {
         "smoothscale, then ToTensorImage and GrayScale": lambda: count(
             small(smooth), ToTensorImage(in_keys=["pixels"]), GrayScale(in_keys=["pixels"])

@@ -1,4 +1,4 @@
-"""Train masked CartPole with TorchRL's SliceSampler in place of ours, all else equal (chapter 5).
+"""Train masked CartPole with TorchRL's SliceSampler instead of ours, all else equal.
 
 python benchmarks/sampler.py SEED records results/masked-cartpole-slicesampler/seed-SEED.
 """

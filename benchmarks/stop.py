@@ -1,4 +1,4 @@
-"""How long a run takes to save everything and end, once it is asked to."""
+"""Benchmark of a graceful stop: the time from a signal to the end of the process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ def stop_row(preset: str = "pixel-cartpole", after: int | None = None) -> Row:
     """Send SIGTERM to a run whose replay buffer is full, while it makes updates.
 
     Args:
-        preset: what it trains.
-        after: environment steps before the first update and the signal; as many as the buffer holds if not
-            given.
+        preset: name of the preset.
+        after: environment steps before the first update and the signal; the buffer's capacity if not given.
     """
     cfg = Config.preset(preset)
     after = after or cfg.replay.capacity

@@ -244,7 +244,7 @@ def test_a_tiny_plain_run_makes_the_same_updates(tiny):
 # --- the buffer -----------------------------------------------------------------------------------------
 
 
-def test_made_up_episodes_go_on_from_one_stretch_to_the_next(tiny):
+def test_synthetic_episodes_go_on_from_one_stretch_to_the_next(tiny):
     env = make_env(tiny.env)
     policy = make_policy(tiny.policy, env)
     add_primers(env, policy)
@@ -252,7 +252,7 @@ def test_made_up_episodes_go_on_from_one_stretch_to_the_next(tiny):
     collector = make_collector(tiny, env, policy, buffer_of_8)
     next(iter(collector))
     collector.shutdown()
-    stretches = buffer.made_up_episodes(buffer_of_8[:], 600)
+    stretches = buffer.synthetic_episodes(buffer_of_8[:], 600)
     data = torch.cat([next(stretches) for _ in range(3)], 1)  # [8, 1800]
     numbers, count = data["collector", "traj_ids"], data["step_count"][..., 0]
     new = numbers[:, 1:] != numbers[:, :-1]
