@@ -206,8 +206,8 @@ def test_slice_steps_draw_what_the_loss_does_with_each_step():
     steps = Steps(
         row=torch.tensor([0, 0, 0, -1, 1, 1, 2, 2]),
         column=torch.tensor([0, 1, 2, -1, 0, 1, 0, 1]),
-        warm=torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).bool(),
-        counts=torch.tensor([0, 0, 1, 0, 0, 0, 1, 1]).bool(),
+        burn_in=torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).bool(),
+        in_loss=torch.tensor([0, 0, 1, 0, 0, 0, 1, 1]).bool(),
     )
     ax = plots.slice_steps(steps, torch.tensor([5, 6, 7, 0, 3, 4, 0, 1])).axes[0]
     drawn = {text.get_position(): text.get_text() for text in ax.texts}

@@ -114,7 +114,7 @@ def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
         "p": ("padding", GREY, 0.0, ""),
     }
     rows, columns = steps.row.tolist(), steps.column.tolist()
-    warm, counts, count = steps.warm.tolist(), steps.counts.tolist(), step_count.flatten().tolist()
+    warm, counts, count = steps.burn_in.tolist(), steps.in_loss.tolist(), step_count.flatten().tolist()
     with style():
         height = max(*rows, 0) + 1
         fig, ax = plt.subplots(figsize=(7.5, 0.34 * height + 0.9))
