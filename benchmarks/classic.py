@@ -3,8 +3,9 @@
 Written afresh from TorchRL's documented API, with the tutorial's settings: pictures made float before they
 are made small, a pooled network of stride 1, float32 frames stored twice, TorchRL's ``DQNLoss`` on rows of 50
 steps. Figures of the benchmarks that name the "classic pipeline" come from here and are the other side's,
-never the package's. One setting differs, and costs no time: the statistics are one mean and one standard
-deviation for the whole picture, where the tutorial's arguments make one for each column of it.
+never the package's. The statistics are one mean and one standard deviation for the whole picture, where the
+tutorial's arguments make one for each column of it; this costs no time, and ``per_column`` gives the
+tutorial's.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ BATCH = 4  # rows in a batch
 LEARNING_RATE = 3e-4
 
 
-def make_env(normalise: bool = True, frames: int = 100) -> TransformedEnv:
+def make_env(normalise: bool = True, frames: int = 100, per_column: bool = False) -> TransformedEnv:
     """Build CartPole seen as float pictures ``[1, 84, 84]``.
 
     Args:
         normalise: whether the picture gets mean 0 and standard deviation 1; else it stays in 0 to 1.
         frames: random environment steps that the statistics are taken from.
+        per_column: whether every column of the picture has statistics of its own, as in the tutorial.
     """
     prepare_display()
     see = [ToTensorImage(), GrayScale(), Resize(84, 84)]
@@ -50,19 +52,39 @@ def make_env(normalise: bool = True, frames: int = 100) -> TransformedEnv:
     env = TransformedEnv(
         GymEnv("CartPole-v1", from_pixels=True), Compose(*see, *count, *([norm] if normalise else []))
     )
-    if normalise:
+    if normalise and per_column:
+        norm.init_stats(frames, cat_dim=0, reduce_dim=[0, 1, 2], keep_dims=[0])
+    elif normalise:
         norm.init_stats(frames, cat_dim=0, reduce_dim=[0, 2, 3], keep_dims=[2, 3])
     return env
 
 
-def make_policy(env: TransformedEnv) -> TensorDictSequential:
-    """Build features, memory, Q-values and exploration, and add the memory's primer to ``env``."""
-    convolutions = ConvNet(
-        num_cells=[32, 32, 64],
-        squeeze_output=True,
-        aggregator_class=nn.AdaptiveAvgPool2d,
-        aggregator_kwargs={"output_size": (1, 1)},
-    )
+def make_policy(
+    env: TransformedEnv,
+    pooled: bool = True,
+    eps_init: float = 0.2,
+    eps_end: float = 0.1,
+    annealing_num_steps: int = 1_000_000,
+) -> TensorDictSequential:
+    """Build features, memory, Q-values and exploration, and add the memory's primer to ``env``.
+
+    Args:
+        env: from :func:`make_env`.
+        pooled: average the features over the picture, as in the tutorial; or else keep where they are, with
+            the strides and sizes of the first DQN.
+        eps_init: probability of a random action at the start, as in the tutorial.
+        eps_end: probability at the end; the tutorial leaves TorchRL's default.
+        annealing_num_steps: environment steps between the two, as in the tutorial.
+    """
+    if pooled:
+        convolutions = ConvNet(
+            num_cells=[32, 32, 64],
+            squeeze_output=True,
+            aggregator_class=nn.AdaptiveAvgPool2d,
+            aggregator_kwargs={"output_size": (1, 1)},
+        )
+    else:
+        convolutions = ConvNet(num_cells=[32, 32, 64], kernel_sizes=[8, 4, 3], strides=[4, 2, 1])
     features = TensorDictModule(convolutions, in_keys=["pixels"], out_keys=["embed"])
     with torch.no_grad():
         width = features(env.fake_tensordict())["embed"].shape[-1]
@@ -75,7 +97,7 @@ def make_policy(env: TransformedEnv) -> TensorDictSequential:
         memory,
         TensorDictModule(head, in_keys=["embed"], out_keys=["action_value"]),
         QValueModule(spec=spec),
-        EGreedyModule(spec, eps_init=0.2, annealing_num_steps=1_000_000),
+        EGreedyModule(spec, eps_init=eps_init, eps_end=eps_end, annealing_num_steps=annealing_num_steps),
     )
 
 
@@ -86,9 +108,12 @@ def make_loss(policy: TensorDictSequential, env: TransformedEnv) -> tuple[DQNLos
     return loss, SoftUpdate(loss, eps=0.95)
 
 
-def make_replay_buffer(rows: int = 20_000, batch_size: int = BATCH) -> TensorDictReplayBuffer:
+def make_replay_buffer(
+    rows: int = 20_000, batch_size: int = BATCH, scratch_dir: str | None = None
+) -> TensorDictReplayBuffer:
     """Build a buffer on disk whose entries, and those of its batches, are rows of 50 steps."""
-    return TensorDictReplayBuffer(storage=LazyMemmapStorage(rows), batch_size=batch_size)
+    storage = LazyMemmapStorage(rows, scratch_dir=scratch_dir)
+    return TensorDictReplayBuffer(storage=storage, batch_size=batch_size)
 
 
 def fill(
