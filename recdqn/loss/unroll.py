@@ -69,9 +69,11 @@ class Unroll:
         if isinstance(modules[-1], QValueModule):
             modules = modules[:-1]  # only the values are read
         self._encoder, self._recurrent = modules[:first], modules[first:]
-        written = [key for module in self._recurrent for key in module.out_keys]
-        read = dict.fromkeys(key for module in self._recurrent for key in module.in_keys)
-        self._feature_keys = [key for key in read if key not in (*written, *self.state_keys, "is_init")]
+        self._feature_keys: list[NestedKey] = []
+        known = {"is_init", *self.state_keys}
+        for module in self._recurrent:
+            self._feature_keys += [key for key in module.in_keys if key not in known]
+            known.update(module.in_keys, module.out_keys)  # a key may be read before it is written
 
     def __call__(
         self, params: TensorDictParams, sequences: Sequences, burn_in: Prefix | None

@@ -123,15 +123,17 @@ def as_batch(slices: list[Slice], *, categorical=False, seed=0, step_count=False
 # --- networks and losses --------------------------------------------------------------------------
 
 
-def make_network(*, cell="lstm", layers=1, categorical=False, seed=0) -> TensorDictSequential:
+def make_network(
+    *, cell="lstm", layers=1, categorical=False, seed=0, memory_key="memory"
+) -> TensorDictSequential:
     torch.manual_seed(seed)
     memory = {"lstm": LSTMModule, "gru": GRUModule}[cell](
-        input_size=EMBED, hidden_size=HIDDEN, num_layers=layers, in_key="embed", out_key="memory"
+        input_size=EMBED, hidden_size=HIDDEN, num_layers=layers, in_key="embed", out_key=memory_key
     )
     network = TensorDictSequential(
         TensorDictModule(nn.Sequential(nn.Linear(FEATURES, EMBED), nn.Tanh()), ["observation"], ["embed"]),
         memory,
-        TensorDictModule(nn.Linear(HIDDEN, ACTIONS), ["memory"], ["action_value"]),
+        TensorDictModule(nn.Linear(HIDDEN, ACTIONS), [memory_key], ["action_value"]),
         QValueModule(action_space="categorical" if categorical else "one-hot"),
     )
     with torch.no_grad():  # large weights, so that memory matters and mistakes are large
@@ -568,6 +570,14 @@ def test_a_slice_starts_from_its_stored_state(loss_fn, slices):
     zero = [replace(s, state=tuple(torch.zeros_like(x) for x in s.state)) for s in slices]
     for stored, zeroed in zip(td_error(loss_fn, slices), td_error(loss_fn, zero), strict=True):
         assert (stored - zeroed).abs().max() > 1e-3
+
+
+def test_the_recurrent_layer_may_write_the_key_that_it_reads(slices, cell):
+    losses = [
+        make_loss(make_network(cell=cell, memory_key=key), gamma=GAMMA, n_steps=3)(as_batch(slices))
+        for key in ("memory", "embed")
+    ]
+    close(*losses, 1e-15)
 
 
 def test_no_other_stored_state_is_read(loss_fn, slices):
