@@ -16,7 +16,7 @@ from recdqn.errors import UserError
 from recdqn.run.signals import Stopped
 
 context = get_context("forkserver")
-context.set_forkserver_preload(["recdqn.cli"])
+context.set_forkserver_preload(["recdqn.cli", "recdqn.training"])
 
 
 def start(function, *args, log=os.devnull, tmp=None, limit=None, nohup=False):
