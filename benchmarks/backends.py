@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from recdqn.errors import first_line
 from recdqn.run.provenance import manifest
 
 ROWS, STEPS, FEATURES, HIDDEN = 32, 20, 64, 64  # of the masked preset
-WAYS = ("pad", "scan", "scan, compiled", "triton")
+WAYS = ("pad", "scan", "triton", "scan, compiled")
 REPEATS = 20
 
 
@@ -58,9 +58,8 @@ def seconds(function: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def measure(device: str) -> list[dict[str, object]]:
+def measure(device: str) -> Iterator[dict[str, object]]:
     """Time every way on ``device``; a way that fails has the first line of its error."""
-    rows: list[dict[str, object]] = []
     for way in WAYS:
         try:
             pad, other = make_pass("pad", device), make_pass(way, device)
@@ -71,9 +70,7 @@ def measure(device: str) -> list[dict[str, object]]:
             row = {"way": way, "ms": 1e3 * ours, "pad_ms": 1e3 * base, "first_seconds": first}
         except Exception as error:  # another library's, of any kind
             row = {"way": way, "error": first_line(error)}
-        print(row, flush=True)
-        rows.append(row)
-    return rows
+        yield row
 
 
 def main() -> None:
@@ -86,9 +83,12 @@ def main() -> None:
     made = manifest() | {"device": given.device}
     if given.device != "cpu":
         made["gpu"] = torch.cuda.get_device_name()
-    result = {"manifest": made, "rows": measure(given.device)}
     path = given.out / f"backends-{given.device}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    rows = []
+    for row in measure(given.device):
+        print(row, flush=True)
+        rows.append(row)
+        path.write_text(json.dumps({"manifest": made, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
