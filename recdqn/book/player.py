@@ -1,4 +1,4 @@
-"""Record a greedy episode and what a linear read-out finds in the agent's memory, for the welcome page.
+"""Record a greedy episode and linear read-outs of the agent's memory, for the welcome page.
 
 Run it as ``python -m recdqn.book.player results/pixel-cartpole/seed-0``. It writes ``results/episode.json``
 and ``book/_static/episode.png`` for the episode player, and ``results/step-mdp.json`` for the stepper (see
@@ -98,7 +98,7 @@ def play(policy: TensorDictSequential, cfg: EnvConfig, episodes: int, seed: int,
 def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) -> tuple[Record, Tensor]:
     """Fit and score the read-outs, and record an episode that they were not fitted on.
 
-    Of the held-out episodes that last ``steps`` steps, the recorded one is that whose cart moves farthest.
+    Of the held-out episodes that last ``steps`` steps, the one whose cart moves farthest is recorded.
     The network computes in float32, so that other machines get the same numbers.
 
     Args:
@@ -110,12 +110,12 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
         The contents of ``results/episode.json``, and the pictures, ``[steps, size, size]``.
 
     Raises:
-        UserError: if the agent does not see pictures, or no held-out episode is long enough.
+        UserError: if the agent does not see pictures, or if no held-out episode is long enough.
     """
     saved = load_checkpoint(run)
     cfg, policy = saved.cfg.env, saved.policy
     if cfg.observation != "pixels":
-        raise UserError(f"{run} holds an agent that sees no pictures: give a run of pixel-cartpole")
+        raise UserError(f"the agent in {run} does not see pictures: give a run of pixel-cartpole")
     policy[0].module.dtype = torch.float32  # instead of bfloat16, where the processor has it
     played = play(policy, cfg, 2 * episodes, SEED, steps)
     held_out = torch.arange(2 * episodes) >= episodes
@@ -124,7 +124,7 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
     moved = position.amax(0) - position.amin(0)
     moved[~held_out | (played.running.sum(0) < steps)] = -1
     if (moved < 0).all():
-        raise UserError(f"no held-out episode of {run} takes {steps} steps: take an agent that is trained")
+        raise UserError(f"no held-out episode of {run} lasts {steps} steps: use a trained agent")
     pick = int(moved.argmax())
     shown = play(policy, cfg, 2, SEED + pick, steps)
     velocities = list(VELOCITIES.values())
@@ -182,7 +182,7 @@ def sheet(pictures: Tensor, columns: int = COLUMNS) -> np.ndarray:
 
 
 def _write(path: Path, record: Record) -> None:
-    """Write JSON with one line for each entry."""
+    """Write JSON, one line per entry."""
     pairs = ((json.dumps(key), json.dumps(value, separators=(",", ":"))) for key, value in record.items())
     lines = [": ".join(pair) for pair in pairs]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -19,27 +19,6 @@ from recdqn import (
     make_policy,
     make_replay_buffer,
 )
-from recdqn.book.measure import median_seconds
-
-# --- the frame ------------------------------------------------------------------------------------------
-
-
-def test_sides_take_turns_and_the_median_counts():
-    calls = []
-    now = [0.0]  # seconds; a call puts the clock forward by what it takes
-
-    def side(name, seconds):
-        def call():
-            calls.append(name)
-            now[0] += seconds[min(calls.count(name), len(seconds)) - 1]
-
-        return call
-
-    sides = {"a": side("a", [100, 1, 50, 3]), "b": side("b", [7])}
-    seconds = median_seconds(sides, repeats=3, clock=lambda: now[0])
-    assert seconds == {"a": 3, "b": 7}  # the first call is not timed
-    assert calls == ["a", "b"] * 4
-
 
 # --- pictures -------------------------------------------------------------------------------------------
 

@@ -70,6 +70,9 @@ def test_the_episode_is_whole_and_small(record):
     made = record["made"]
     assert made["command"].endswith("player results/pixel-cartpole/seed-0")
     assert "dirty" not in made["commit"] and {"torch", "torchrl", "gymnasium"} <= made["versions"].keys()
+    fitted, held_out = record["fitted"], record["held_out"]  # different episodes
+    assert fitted["first_seed"] + fitted["episodes"] == held_out["first_seed"]
+    assert held_out["first_seed"] <= record["seed"] < held_out["first_seed"] + held_out["episodes"]
 
 
 def test_q_values_and_hidden_units_are_those_of_the_weights_on_the_stored_pictures(record, read_again):
@@ -119,12 +122,6 @@ def test_a_fresh_run_of_the_weights_gives_the_recorded_steps(record, saved, read
     assert played.running.all() and played.actions[:, 0].tolist() == record["actions"][:60]
 
 
-def test_episodes_for_the_fit_and_for_the_score_are_others(record):
-    fitted, held_out = record["fitted"], record["held_out"]
-    assert fitted["first_seed"] + fitted["episodes"] == held_out["first_seed"]
-    assert held_out["first_seed"] <= record["seed"] < held_out["first_seed"] + held_out["episodes"]
-
-
 def test_a_small_recording_is_fitted_on_the_first_half_and_scored_on_the_second(tmp_path, monkeypatch, saved):
     small = functools.partial(record_episode, episodes=3, steps=40)
     monkeypatch.setattr(player, "record_episode", small)
@@ -154,10 +151,10 @@ def test_a_small_recording_is_fitted_on_the_first_half_and_scored_on_the_second(
     assert json.loads((tmp_path / "step-mdp.json").read_text())["made"] == made["made"]
 
 
-def test_what_cannot_be_recorded_is_said_in_one_line():
-    with pytest.raises(UserError, match="sees no pictures: give a run of pixel-cartpole"):
+def test_an_unsuitable_run_is_refused_in_one_line():
+    with pytest.raises(UserError, match="the agent in .* does not see pictures: give a run of pixel-c"):
         record_episode(RESULTS / "masked-cartpole" / "seed-0")
-    with pytest.raises(UserError, match="no held-out episode of .* takes 501 steps"):
+    with pytest.raises(UserError, match="no held-out episode of .* lasts 501 steps: use a trained agent"):
         record_episode(RUN, episodes=1, steps=501)
 
 

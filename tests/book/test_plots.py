@@ -183,12 +183,23 @@ def test_seed_curves_end_together_and_in_minutes():
     assert drawn["short\nsolved 2 of 2 seeds"] == [[10, 490], [30, 490]]
 
 
-def test_replay_counts_draw_every_step_of_every_episode():
+def test_lines_show_the_values_they_are_given():
     short, long = torch.tensor([2.0, 3.0]), torch.tensor([0.5, 1.0, 0.25])
-    fig = plots.replay_counts({"a": (short, long), "b": (long, short)})
-    first, second = (lines(ax) for ax in fig.axes)
+    first, second = map(lines, plots.replay_counts({"a": (short, long), "b": (long, short)}).axes)
     assert [y for _, y in first["episode of 2 steps"]] == short.tolist()
     assert [y for _, y in second["episode of 3 steps"]] == long.tolist()
+
+    errors = {"one": ([0.5, 0.1], [0.6, 0.4]), "two": ([0.7, 0.2], [0.8, 0.3])}
+    axes = plots.train_and_test_errors([1, 2], errors).axes
+    for ax, (name, (train, test)) in zip(axes, errors.items(), strict=True):
+        assert ax.get_title() == name
+        assert list(lines(ax).values()) == [[[1, train[0]], [2, train[1]]], [[1, test[0]], [2, test[1]]]]
+
+    position, error = torch.tensor([-0.5, 0.0, 0.5]), torch.tensor([1.0, 0.25, 4.0])
+    (ax,) = plots.errors_by_cart_position(position, {"one": error}, (-0.25, 0.25)).axes
+    assert lines(ax)["test pictures"] == [[-0.5, 1], [0, 0.25], [0.5, 4]]
+    (span,) = ax.patches
+    assert (span.get_x(), span.get_x() + span.get_width()) == (-0.25, 0.25)
 
 
 def test_policy_graph_names_every_module_and_key():
@@ -273,25 +284,6 @@ def test_speed_ups_begin_at_one():
     ]
     assert [text.get_text() for text in ax.texts] == [" 2.5", " 113", " 0.5"]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
-
-
-def test_train_and_test_errors_are_drawn_for_each_way():
-    fig = plots.train_and_test_errors(
-        [10, 20], {"one": ([0.5, 0.1], [0.6, 0.4]), "two": ([0.7, 0.2], [0.8, 0.3])}
-    )
-    drawn = {ax.get_title(): list(lines(ax).values()) for ax in fig.axes}
-    assert drawn == {
-        "one": [[[10, 0.5], [20, 0.1]], [[10, 0.6], [20, 0.4]]],
-        "two": [[[10, 0.7], [20, 0.2]], [[10, 0.8], [20, 0.3]]],
-    }
-
-
-def test_errors_by_cart_position_mark_the_positions_in_training():
-    place, error = torch.tensor([-0.5, 0.0, 0.5]), torch.tensor([1.0, 0.25, 4.0])
-    (ax,) = plots.errors_by_cart_position(place, {"one": error}, (-0.25, 0.25)).axes
-    assert lines(ax)["test pictures"] == [[-0.5, 1], [0, 0.25], [0.5, 4]]
-    (span,) = ax.patches
-    assert (span.get_x(), span.get_x() + span.get_width()) == (-0.25, 0.25)
 
 
 def test_style_leaves_the_readers_settings_alone():

@@ -1,9 +1,9 @@
-"""Linear read-outs against closed forms, and the timing of a call."""
+"""Linear read-outs against closed forms, and the timing of calls."""
 
 import pytest
 import torch
 
-from recdqn.book.measure import milliseconds
+from recdqn.book.measure import median_seconds, milliseconds
 from recdqn.book.readout import apply_linear, fit_linear, r2
 
 
@@ -37,7 +37,18 @@ def test_r2_by_hand(data):
     assert r2(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.0, 2.0, 4.0])).item() == pytest.approx(1 - 5 / 8)
 
 
-def test_milliseconds_leaves_out_the_first_call():
-    calls = []
-    assert 0 <= milliseconds(lambda: calls.append(0), repeats=3) < 1_000
-    assert len(calls) == 4
+def test_calls_alternate_and_the_median_counts():
+    calls, now = [], [0.0]  # each call advances the clock by the seconds it takes
+
+    def side(name, seconds):
+        def call():
+            calls.append(name)
+            now[0] += seconds[min(calls.count(name), len(seconds)) - 1]
+
+        return call
+
+    sides = {"a": side("a", [100, 1, 50, 3]), "b": side("b", [7])}
+    seconds = median_seconds(sides, repeats=3, clock=lambda: now[0])
+    assert seconds == {"a": 3, "b": 7}  # the first call is not measured
+    assert calls == ["a", "b"] * 4
+    assert milliseconds(lambda: calls.append("c"), repeats=3) >= 0 and calls.count("c") == 4
