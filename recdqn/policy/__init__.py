@@ -1,6 +1,6 @@
 """The recurrent policy and its encoders."""
 
-from recdqn.policy.encoders import Eyes, fold, has_bfloat16
+from recdqn.policy.encoders import PixelEncoder, has_bfloat16
 from recdqn.policy.policy import make_policy
 
-__all__ = ["Eyes", "fold", "has_bfloat16", "make_policy"]
+__all__ = ["PixelEncoder", "has_bfloat16", "make_policy"]

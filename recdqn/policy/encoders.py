@@ -9,22 +9,22 @@ from torchrl.modules import ConvNet
 from recdqn.config import PolicyConfig
 from recdqn.errors import UserError
 
-SQUARE = 4  # pixels: height and width of what becomes one place with 16 channels
+PATCH = 4  # pixels: each 4 x 4 patch becomes one position with 16 channels
 
 
-class Eyes(nn.Module):
-    """Turn pictures into features: convolutions, one layer, and its output normalised (chapter 2).
+class PixelEncoder(nn.Module):
+    """Encode images: convolutions, a linear layer, layer normalisation and a ReLU.
 
-    Pictures are ``[..., 1, size, size]``, uint8; features ``[..., features]``, float32. First, squares of
-    4 x 4 pixels become channels. After that, a 2x2 convolution of stride 1 does what an 8x8 one of stride 4
-    does without, and processors are quicker at it.
+    Images are ``[..., 1, height, width]``, uint8; features ``[..., features]``, float32. Each 4 x 4 patch of
+    pixels becomes 16 channels. After that, a 2 x 2 convolution of stride 1 computes the same as an 8 x 8
+    convolution of stride 4 on the image, and faster.
 
     Args:
-        cfg: the sizes. ``bfloat16`` speeds up the convolutions where the processor has instructions for it;
-            their results then have 8 significant bits. Elsewhere they run in float32.
+        cfg: the sizes. ``bfloat16`` speeds up the convolutions on processors with instructions for it; their
+            results then have 8 significant bits. On other processors they run in float32.
 
     Raises:
-        UserError: in a call, if the picture cannot be cut into such squares.
+        UserError: in a call, if height or width is not a multiple of 4.
     """
 
     def __init__(self, cfg: PolicyConfig) -> None:
@@ -32,7 +32,7 @@ class Eyes(nn.Module):
         self.contrast = cfg.contrast
         self.dtype = torch.bfloat16 if cfg.bfloat16 and has_bfloat16() else torch.float32
         self.convolutions = ConvNet(
-            in_features=SQUARE**2,
+            in_features=PATCH**2,
             num_cells=list(cfg.channels),
             kernel_sizes=list(cfg.kernels),
             strides=list(cfg.strides),
@@ -43,23 +43,32 @@ class Eyes(nn.Module):
         self.normalise = nn.LayerNorm(cfg.features)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Look at pictures of any batch size."""
-        ink = fold(pixels.reshape(-1, *pixels.shape[-2:])).to(self.dtype).mul_(self.contrast / 255)
+        """Encode images of any batch size."""
+        images = pixels.reshape(-1, *pixels.shape[-2:])
+        inputs = inverted_patches(images).to(self.dtype).mul_(self.contrast / 255)  # 0 where white
         with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            seen = self.features(self.convolutions(ink))
-        return self.normalise(seen.float()).relu().reshape(*pixels.shape[:-3], -1)
+            outputs = self.features(self.convolutions(inputs))
+        return self.normalise(outputs.float()).relu().reshape(*pixels.shape[:-3], -1)
 
 
-def fold(pixels: Tensor) -> Tensor:
-    """Turn pictures ``[N, height, width]`` into ink, 255 where black, ``[N, 16, height / 4, width / 4]``."""
-    _, height, width = pixels.shape
-    if height % SQUARE or width % SQUARE:
-        raise UserError(f"a picture of {height}x{width} pixels: expected multiples of {SQUARE}")
-    # Four bytes move as one number, which is five times as fast as moving each.
-    rows = (255 - pixels).view(torch.int32).unflatten(1, (-1, SQUARE))  # [N, height / 4, 4, width / 4]
+def inverted_patches(images: Tensor) -> Tensor:
+    """Return ``F.pixel_unshuffle(255 - images[:, None], 4)`` in ``channels_last`` memory format.
+
+    It is five times as fast, because the four bytes of a patch's row move as one number.
+
+    Args:
+        images: uint8 ``[N, height, width]``.
+
+    Returns:
+        uint8 ``[N, 16, height / 4, width / 4]``.
+    """
+    _, height, width = images.shape
+    if height % PATCH or width % PATCH:
+        raise UserError(f"a picture of {height}x{width} pixels: expected multiples of {PATCH}")
+    rows = (255 - images).view(torch.int32).unflatten(1, (-1, PATCH))  # [N, height / 4, 4, width / 4]
     return rows.transpose(2, 3).contiguous().view(torch.uint8).movedim(-1, 1)
 
 
 def has_bfloat16() -> bool:
-    """Whether this machine's processor computes in bfloat16 by itself."""
+    """Whether this processor has instructions for bfloat16."""
     return torch.cpu.get_capabilities().get("avx512_bf16", False)

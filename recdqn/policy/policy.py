@@ -1,4 +1,4 @@
-"""A policy that remembers (chapter 2): features, a recurrent layer, Q-values, exploration."""
+"""The recurrent policy: features, a recurrent layer, Q-values, exploration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchrl.envs import TransformedEnv
 from torchrl.modules import MLP, EGreedyModule, GRUModule, LSTMModule, QValueModule
 
 from recdqn.config import PolicyConfig
-from recdqn.policy.encoders import Eyes
+from recdqn.policy.encoders import PixelEncoder
 
 
 def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
@@ -17,20 +17,20 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
 
     The modules are, in order:
 
-    - features to ``"embed"`` (``[..., features]``): :class:`Eyes` for ``"pixels"``, one layer for
-      ``"observation"``;
+    - features to ``"embed"`` (``[..., features]``): :class:`PixelEncoder` for ``"pixels"``, one layer
+      for ``"observation"``;
     - ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``), with a state of
       ``[..., 1, hidden_size]``;
-    - ``MLP`` to ``"action_value"`` (``[..., actions]``), which starts near ``initial_value``;
-    - ``QValueModule`` to ``"action"``, as the action spec writes it, and ``"chosen_action_value"``;
-    - ``EGreedyModule``, which acts unless the exploration type is deterministic. Its ``step(frames)`` lowers
-      the share of random actions; nothing else does.
+    - ``MLP`` to ``"action_value"`` (``[..., actions]``), with initial values near ``initial_value``;
+    - ``QValueModule`` to ``"action"``, in the format of the action spec, and ``"chosen_action_value"``;
+    - ``EGreedyModule``, which is active unless the exploration type is deterministic. Only its
+      ``step(frames)`` lowers epsilon.
 
     ``policy[:-1]`` is the value network that the loss trains; it shares its parameters with the policy. A
     recurrent layer between features and values follows :cite:t:`hausknecht2015deep`.
 
     Args:
-        cfg: cell, sizes, first values and exploration.
+        cfg: cell, sizes, initial values and exploration.
         env: an environment from :func:`recdqn.envs.make_env`; only its specs are read. Before the policy acts
             in it, or in one of another batch size, call :func:`recdqn.envs.add_primers`.
 
@@ -46,7 +46,7 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     """
     spec = env.action_spec_unbatched
     if "pixels" in env.observation_spec.keys():
-        network = Eyes(cfg)
+        network = PixelEncoder(cfg)
         features = TensorDictModule(network, in_keys=["pixels"], out_keys=["embed"])
     else:
         network = MLP(

@@ -1,4 +1,6 @@
-"""Chapter 2's policy: memory against torch.nn by hand, keys and specs, actions and exploration."""
+"""The policy: memory against torch.nn by hand, keys and specs, actions and exploration."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +13,15 @@ from torchrl.modules import EGreedyModule, GRUModule, LSTMModule
 from recdqn import Config, add_primers, make_env, make_policy
 from recdqn.config import PolicyConfig
 from recdqn.errors import UserError
-from recdqn.policy import Eyes, has_bfloat16
+from recdqn.policy import PixelEncoder, has_bfloat16
+from recdqn.policy.encoders import inverted_patches
 
 STATES = {"lstm": ["recurrent_state_h", "recurrent_state_c"], "gru": ["recurrent_state"]}
-OBSERVATIONS = ("masked", "pixels")
+RECORDED = Path(__file__).parents[2] / "results" / "pixel-cartpole" / "seed-0"
 each_cell = pytest.mark.parametrize("cell", STATES)
-each_number = pytest.mark.parametrize("num_envs", [1, 3])
-each_observation = pytest.mark.parametrize("observation", OBSERVATIONS)
+each_kind = pytest.mark.parametrize(
+    ("observation", "num_envs", "cell"), [("masked", 1, "lstm"), ("masked", 3, "gru"), ("pixels", 3, "lstm")]
+)
 
 
 def build(observation="masked", num_envs=3, **policy):
@@ -68,17 +72,15 @@ def remember_by_hand(policy, data):
 
 
 @torch.no_grad()
-@each_cell
-@each_number
-@each_observation
-def test_a_rollout_equals_a_loop_over_the_cell(make, cell, num_envs, observation):
+@each_kind
+def test_a_rollout_equals_a_loop_over_the_cell(make, observation, num_envs, cell):
     """State carried from step to step, zero at each first step of an episode, over several episodes."""
     env, policy = make(observation, num_envs, cell=cell)
     steps = 60 if observation == "masked" else 25
     data = env.rollout(steps, policy, break_when_any_done=False)
     assert data.shape == (*batch(num_envs), steps)
     data = data.reshape(-1, steps)
-    assert data["is_init"].sum() > len(data)  # somebody fell and began again
+    assert data["is_init"].sum() > len(data)  # at least one episode ended
 
     memory, states = remember_by_hand(policy, data)
     torch.testing.assert_close(data["memory"], memory, atol=1e-5, rtol=0)
@@ -104,27 +106,9 @@ def test_is_init_zeroes_whatever_state_comes_in(make, cell):
     assert not torch.allclose(policy(dirty)["action_value"], start["action_value"], atol=1e-4)
 
 
-@torch.no_grad()
-@each_cell
-def test_the_value_depends_on_the_past(make, cell):
-    """The same observation after two histories has two values: the policy remembers."""
-    env, policy = make(cell=cell)
-    now = env.reset()
-    values = []
-    for past in (-1.0, 1.0):
-        before = now.clone()
-        before["observation"] = torch.full_like(now["observation"], past)
-        state = policy(before)["next"]
-        after = now.clone().update(state.select(*STATES[cell]))
-        after["is_init"] = torch.zeros_like(after["is_init"])
-        values.append(policy(after)["action_value"])
-    assert (values[0] - values[1]).abs().min() > 1e-4
-
-
-@each_cell
-@each_number
-def test_the_primer_fits_the_module(make, cell, num_envs):
-    env, policy = make(num_envs=num_envs, cell=cell)
+@each_kind
+def test_the_primer_fits_the_module(make, observation, num_envs, cell):
+    env, policy = make(observation, num_envs, cell=cell)
     primers = [t for t in env.transform if isinstance(t, TensorDictPrimer)]
     assert len(primers) == 1
     shape = (*batch(num_envs), 1, 12)
@@ -144,7 +128,7 @@ def test_the_primer_fits_the_module(make, cell, num_envs):
 
 
 def test_without_the_primer_no_call_sees_a_state(make):
-    """The chapter's bug, counted; with the primer only the first call of an episode sees none."""
+    """With the primer, every call except the first of an episode sees one."""
     _, policy = make(num_envs=1)
     bare = make_env(Config.preset("masked-cartpole").replace(env={"num_envs": 1}).env)
     seen = []
@@ -162,12 +146,11 @@ def test_without_the_primer_no_call_sees_a_state(make):
 
 
 @torch.no_grad()
-@each_number
-@each_observation
-def test_keys_and_shapes(make, observation, num_envs):
-    env, policy = make(observation, num_envs)
+@each_kind
+def test_keys_and_shapes(make, observation, num_envs, cell):
+    env, policy = make(observation, num_envs, cell=cell)
     key = "pixels" if observation == "pixels" else "observation"
-    assert policy.in_keys == [key, "recurrent_state_h", "recurrent_state_c", "is_init"]
+    assert policy.in_keys == [key, *STATES[cell], "is_init"]
     out = policy(env.reset())
     shapes = {"embed": 10, "memory": 12, "action_value": 2, "action": 2, "chosen_action_value": 1}
     for name, size in shapes.items():
@@ -176,7 +159,7 @@ def test_keys_and_shapes(make, observation, num_envs):
 
 
 @torch.no_grad()
-def test_flattened_features_tell_places_apart(make):
+def test_flattened_features_tell_positions_apart(make):
     _, policy = make("pixels", 1)
     pictures = torch.full((3, 1, 84, 84), 255, dtype=torch.uint8)
     pictures[0, :, 30:60, 10:13] = 0
@@ -186,18 +169,34 @@ def test_flattened_features_tell_places_apart(make):
 
 
 @torch.no_grad()
-def test_folded_convolutions_are_the_strided_ones(make):
-    """Squares as channels and a 2x2 kernel of stride 1 compute what an 8x8 kernel of stride 4 computes."""
-    eyes = make("pixels", 1, bfloat16=False)[1][0].module
-    pictures = torch.randint(256, (5, 3, 1, 84, 84), dtype=torch.uint8)
-    first, _, second, _, third = list(eyes.convolutions)[:5]
-    x = (255 - pictures.float().flatten(0, 1)) * (4 / 255)
-    kernel = first.weight.reshape(16, 4, 4, 2, 2)  # [output, y in square, x in square, y, x of square]
-    x = nn.functional.conv2d(x, kernel.permute(0, 3, 1, 4, 2).reshape(16, 1, 8, 8), first.bias, stride=4)
-    x = third(second(x.relu()).relu()).relu()
+@pytest.mark.parametrize("weights", ["new", "recorded"])
+def test_the_encoder_is_a_plain_convolutional_network(weights):
+    """4 x 4 patches as channels and a 2 x 2 kernel are an 8 x 8 kernel of stride 4, for saved weights too."""
+    cfg = Config.preset("pixel-cartpole").policy if weights == "recorded" else PolicyConfig()
+    encoder = PixelEncoder(Config().replace(policy={**vars(cfg), "bfloat16": False}).policy)
+    pixels = torch.randint(256, (5, 3, 1, 84, 84), dtype=torch.uint8)
+    encoder(pixels)
+    if weights == "recorded":
+        saved, prefix = torch.load(RECORDED / "policy.pt", weights_only=True), "module.0.module."
+        encoder.load_state_dict({k[len(prefix) :]: v for k, v in saved.items() if k.startswith(prefix)})
+    first, _, second, _, third = list(encoder.convolutions)[:5]
+    x = (255 - pixels.float().flatten(0, 1)) * (cfg.contrast / 255)
+    kernel = first.weight.reshape(-1, 4, 4, 2, 2)  # [output, y in patch, x in patch, y, x of patch]
+    kernel = kernel.permute(0, 3, 1, 4, 2).reshape(-1, 1, 8, 8)
+    x = nn.functional.conv2d(x, kernel, first.bias, stride=4).relu()
+    x = nn.functional.conv2d(x, second.weight, second.bias, stride=2).relu()
+    x = nn.functional.conv2d(x, third.weight, third.bias).relu()
     assert x.shape[1:] == (32, 7, 7)
-    x = nn.functional.layer_norm(eyes.features(x.flatten(1)), (10,)).relu()
-    torch.testing.assert_close(eyes(pictures), x.unflatten(0, (5, 3)), atol=1e-5, rtol=0)
+    norm = encoder.normalise
+    x = nn.functional.layer_norm(encoder.features(x.flatten(1)), norm.bias.shape, norm.weight, norm.bias)
+    torch.testing.assert_close(encoder(pixels), x.relu().unflatten(0, (5, 3)), atol=1e-5, rtol=1e-5)
+
+
+def test_patches_are_those_of_pixel_unshuffle():
+    images = torch.randint(256, (5, 8, 12), dtype=torch.uint8)
+    expected = nn.functional.pixel_unshuffle(255 - images[:, None], 4)
+    assert torch.equal(inverted_patches(images), expected)
+    assert inverted_patches(images).is_contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -212,30 +211,29 @@ def test_bfloat16_stays_close_to_float32(make):
     assert (fast - exact).abs().max() < 0.05 * exact.std()
 
 
-def test_pictures_that_cannot_be_folded_are_refused():
+def test_pictures_that_cannot_be_divided_into_patches_are_refused():
     with pytest.raises(UserError, match="^a picture of 50x50 pixels: expected multiples of 4"):
-        Eyes(PolicyConfig())(torch.zeros(1, 50, 50, dtype=torch.uint8))
+        PixelEncoder(PolicyConfig())(torch.zeros(1, 50, 50, dtype=torch.uint8))
 
 
-@each_cell
-@each_observation
-def test_nothing_lazy_is_left(make, cell, observation):
-    _, policy = make(observation, cell=cell)
+@each_kind
+def test_nothing_lazy_is_left(make, observation, num_envs, cell):
+    _, policy = make(observation, num_envs, cell=cell)
     assert not any(isinstance(p, nn.parameter.UninitializedParameter) for p in policy.parameters())
     assert not any("Lazy" in type(m).__name__ for m in policy.modules())
     gates = {"lstm": 4, "gru": 3}[cell]
-    # 84 -> 21 squares -> 20 -> (20 - 4) / 2 + 1 = 9 -> 9 - 3 + 1 = 7: 32 maps of 7 x 7
+    # 84 -> 21 patches -> 20 -> (20 - 4) / 2 + 1 = 9 -> 9 - 3 + 1 = 7: 32 maps of 7 x 7
     convolutions = (16 * 64 + 16) + (32 * 16 * 16 + 32) + (32 * 32 * 9 + 32)
-    eyes = convolutions + 10 * (32 * 7 * 7) + 10 + 2 * 10
-    features = eyes if observation == "pixels" else 10 * 2 + 10
+    pixels = convolutions + 10 * (32 * 7 * 7) + 10 + 2 * 10
+    features = pixels if observation == "pixels" else 10 * 2 + 10
     memory = gates * 12 * (10 + 12 + 2)  # input and hidden weights, two biases
     head = (12 * 7 + 7) + (7 * 2 + 2)
     assert sum(p.numel() for p in policy.parameters()) == features + memory + head
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("value", [0.0, 1.0, -2.5])
-def test_values_start_near_the_last_bias(make, value):
+def test_values_start_near_the_last_bias(make):
+    value = -2.5
     env, policy = make(initial_value=value)
     assert policy[2].module[-1].bias.tolist() == [value, value]
     values = env.rollout(10, policy, break_when_any_done=False)["action_value"]
@@ -252,10 +250,8 @@ def test_the_preset_starts_at_the_value_of_never_falling():
 
 
 @torch.no_grad()
-@each_cell
-@each_number
-@each_observation
-def test_greedy_actions_are_the_best_ones(make, cell, num_envs, observation):
+@each_kind
+def test_greedy_actions_are_the_best_ones(make, observation, num_envs, cell):
     env, policy = make(observation, num_envs, cell=cell)
     with set_exploration_type(ExplorationType.DETERMINISTIC):
         data = env.rollout(8, policy, break_when_any_done=False)
@@ -267,7 +263,7 @@ def test_greedy_actions_are_the_best_ones(make, cell, num_envs, observation):
 
 
 def actions(policy, env, copies=4_000):
-    """What ``policy`` does in one situation, many times: a share for each action, and the greedy one."""
+    """Frequency of each action of ``policy`` in one state, over many draws, and the greedy action."""
     start = env.reset()
     start = start[0] if start.shape else start
     out = policy(start.expand(copies).clone())
@@ -309,7 +305,7 @@ def test_each_environment_draws_for_itself(make):
     assert not (left[0] == left[1]).all() and not (left[1] == left[2]).all()
 
 
-def test_epsilon_falls_in_a_straight_line_when_told(make):
+def test_epsilon_falls_linearly_with_step(make):
     env, policy = make(eps_start=0.9, eps_end=0.1, eps_frames=400)
     module = policy[-1]
     assert isinstance(module, EGreedyModule)
@@ -322,7 +318,7 @@ def test_epsilon_falls_in_a_straight_line_when_told(make):
 
 
 def test_epsilon_defaults_of_the_library():
-    """What the chapter says: the end is 0.1, not 0, after 1,000 steps."""
+    """The final value is 0.1, not 0, after 1,000 steps."""
     module = EGreedyModule(make_env(Config().env).action_spec_unbatched)
     assert (module.eps_init.item(), module.annealing_num_steps) == (1.0, 1000)
     assert module.eps_end.item() == pytest.approx(0.1)
@@ -348,13 +344,12 @@ def test_the_value_network_is_a_view_of_the_policy(make, cell):
 
 
 @torch.no_grad()
-@each_cell
-@each_observation
-def test_a_state_dict_brings_back_weights_and_epsilon(make, cell, observation):
-    env, policy = make(observation, cell=cell)
+@each_kind
+def test_a_state_dict_brings_back_weights_and_epsilon(make, observation, num_envs, cell):
+    env, policy = make(observation, num_envs, cell=cell)
     policy[-1].step(1_000)
     torch.manual_seed(7)
-    _, other = make(observation, cell=cell, initial_value=5.0)
+    _, other = make(observation, num_envs, cell=cell, initial_value=5.0)
     for parameter in other.parameters():
         parameter += 0.1
     assert not torch.equal(other(env.reset())["action_value"], policy(env.reset())["action_value"])
@@ -371,12 +366,6 @@ def test_a_policy_fits_any_number_of_environments(make):
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         data = alone.rollout(10, policy)
     assert data["memory"].shape[-1] == 12 and data.ndim == 1
-
-
-def test_the_same_seed_builds_the_same_policy(make):
-    _, one = make()
-    _, two = make()
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
 def test_a_missing_is_init_is_an_error(make):
