@@ -14,7 +14,7 @@ from torchrl.modules import LSTMModule
 from recdqn.book.recorded import Record
 from recdqn.config import Config
 from recdqn.envs import add_primers, make_env
-from recdqn.flow import MOMENTS, MOVE, walk
+from recdqn.flow import STAGES, STEP_MDP, walk
 from recdqn.policy import make_policy
 
 DIGITS = 4  # decimal places in the record
@@ -73,8 +73,8 @@ def _first_episode(env: EnvBase, policy: TensorDictModule) -> list[list[TensorDi
     steps: list[list[TensorDictBase]] = [[]]
     for _, td in walk(env, policy):
         steps[-1].append(td.clone())
-        if len(steps[-1]) == len(MOMENTS):
-            if steps[-1][MOMENTS.index(MOVE)]["done"]:
+        if len(steps[-1]) == len(STAGES):
+            if steps[-1][STAGES.index(STEP_MDP)]["done"]:
                 break
             steps.append([])
     return steps
@@ -83,7 +83,7 @@ def _first_episode(env: EnvBase, policy: TensorDictModule) -> list[list[TensorDi
 def _describe(step: list[TensorDictBase]) -> list[Record]:
     stages: list[Record] = []
     before: Entries | None = None
-    for name, td in zip(MOMENTS, step, strict=True):
+    for name, td in zip(STAGES, step, strict=True):
         after = {"root": dict(td.exclude("next").items()), "next": dict(td.get("next", {}).items())}
         marked = marks(before or after, after)
         entries = {

@@ -17,7 +17,7 @@ from recdqn.book.recorded import RESULTS
 from recdqn.book.stepper import record_steps
 from recdqn.errors import UserError
 from recdqn.evaluation import EVAL_SEED
-from recdqn.flow import MOMENTS
+from recdqn.flow import STAGES
 
 RUN = RESULTS / "pixel-cartpole" / "seed-0"
 H, C = "recurrent_state_h", "recurrent_state_c"
@@ -215,7 +215,7 @@ def test_what_is_stored_is_what_env_rollout_stores(steps, wiring):
     assert steps[wiring]["end"]["step"] == len(data) - 1 > steps[wiring]["inside"]["step"] > 0
     assert data[-1]["next", "done"]
     for step in steps[wiring].values():
-        stored, moment = data[step["step"]], step["moments"][MOMENTS.index("after env.step")]
+        stored, moment = data[step["step"]], step["moments"][STAGES.index("after env.step")]
         for place, found in (("root", stored.exclude("next")), ("next", stored["next"])):
             assert set(moment[place]) == set(found.keys())
             for key, (recorded, _) in moment[place].items():

@@ -1,8 +1,6 @@
-"""The hidden state's way through a rollout, against loops and numbers that do not come from recdqn.flow."""
+"""The path of the hidden state through a rollout, against loops written here."""
 
 import functools
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict.nn import TensorDictSequential
 from torchrl.envs import ParallelEnv, SerialEnv, TransformedEnv
-from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
+from torchrl.envs.utils import step_mdp
 from torchrl.modules import LSTMModule
 
 from recdqn import Config, add_primers, make_env, make_policy
 from recdqn.errors import ConfigError, UserError
-from recdqn.flow import MOMENTS, norms, recurrent_keys, table, trace
+from recdqn.flow import STAGES, norms, recurrent_keys, table, trace
 
 H, C = "recurrent_state_h", "recurrent_state_c"
 STEPS = 40  # at least one of CartPole's episodes ends within them, mostly two or three
 
 
 def build(num_envs=1, cell="lstm", seed=0):
-    """A small policy and its environment; random numbers start from ``seed``."""
+    """A small policy and its environment; ``seed`` seeds all random numbers."""
     torch.manual_seed(seed)
     cfg = Config.preset("masked-cartpole").replace(
         env={"num_envs": num_envs}, policy={"cell": cell, "features": 16, "hidden_size": 12}
@@ -108,17 +106,17 @@ def test_states_equal_a_plain_lstm_that_starts_each_episode_from_zeros(seed):
         done = step["next", "done"].item()
 
 
-def test_trace_says_where_the_state_is():
+def test_trace_records_the_state_at_each_stage():
     _, env, policy = build(num_envs=3)
     data = rollout(env, policy, STEPS)
     start(env)
     steps = trace(env, policy, STEPS)
     assert data["next", "done"].sum() >= 2
     for t, step in enumerate(steps):
-        before, after, stepped, moved, reset = (step.places[moment] for moment in MOMENTS)
+        before, after, stepped, moved, reset = (step.state[stage] for stage in STAGES)
         read, written, done = data[H][:, t], data["next", H][:, t], data["next", "done"][:, t]
-        for places in (before, after, stepped):
-            assert torch.equal(places.root, read)
+        for entries in (before, after, stepped):
+            assert torch.equal(entries.root, read)
         for value in (after.next, stepped.next, moved.root, step.written):
             assert torch.equal(value, written)
         assert before.next is moved.next is reset.next is None
@@ -127,7 +125,7 @@ def test_trace_says_where_the_state_is():
         assert torch.equal(step.is_init, data["is_init"][:, t].squeeze(-1))
         assert torch.equal((read == 0).flatten(1).all(-1), step.is_init)
         if t:
-            assert torch.equal(read, steps[t - 1].places["after maybe_reset"].root)
+            assert torch.equal(read, steps[t - 1].state["after maybe_reset"].root)
 
 
 def test_norms_and_table():
@@ -148,7 +146,7 @@ def test_gru_has_one_state_and_lstm_two():
     assert recurrent_keys(build(cell="gru")[2]) == [("recurrent_state", ("next", "recurrent_state"))]
 
 
-def test_trace_refuses_what_it_cannot_follow():
+def test_trace_rejects_no_steps_and_no_memory():
     _, env, policy = build()
     with pytest.raises(ConfigError, match="steps=0"):
         trace(env, policy, 0)
@@ -156,39 +154,33 @@ def test_trace_refuses_what_it_cannot_follow():
         trace(env, policy[0], 1)
 
 
-def test_rows_of_a_serial_env_equal_environments_that_run_alone():
-    cfg, env, policy = build()
-    together = TransformedEnv(SerialEnv(3, functools.partial(make_env, cfg.env)))
-    together.append_transform(policy[1].make_tensordict_primer())
+@pytest.mark.parametrize("kind", ["serial", "vectorised"])
+def test_rows_of_a_batched_env_equal_environments_that_run_alone(kind):
+    cfg, together, policy = build(num_envs=3)
+    single = cfg.replace(env={"num_envs": 1}).env
+    if kind == "serial":
+        together = TransformedEnv(SerialEnv(3, functools.partial(make_env, single)))
+        together.append_transform(policy[1].make_tensordict_primer())
     start(together)
     data = rollout(together, policy[:-1], STEPS)
     assert data["next", "done"].any() and not data["next", "done"].all(0).any()
-    seed = 0
+    env, seed = make_env(single).append_transform(policy[1].make_tensordict_primer()), 0
     for row in range(3):
-        seed = env.set_seed(seed)
+        following = env.set_seed(seed)
         alone = rollout(env, policy[:-1], STEPS)
-        for key in alone.keys(True, True):
+        for key in (H, C, ("next", H), ("next", C), "action_value", "observation", "is_init"):
             torch.testing.assert_close(data[row][key], alone[key], rtol=0, atol=1e-5, msg=str(key))
+        seed = following if kind == "serial" else row + 1
 
 
-def test_rows_of_a_vectorised_env_equal_environments_that_run_alone():
-    cfg, env, policy = build(num_envs=3)
-    data = rollout(env, policy[:-1], STEPS)
-    single = make_env(cfg.replace(env={"num_envs": 1}).env)
-    single.append_transform(policy[1].make_tensordict_primer())
-    for row in range(3):
-        single.set_seed(row)
-        alone = rollout(single, policy[:-1], STEPS)
-        for key in (H, C, ("next", H), "observation", "is_init"):
-            torch.testing.assert_close(data[row][key], alone[key], rtol=0, atol=1e-5, msg=str(key))
-
-
-def test_parallel_env_equals_serial_env():
+def test_parallel_envs_and_primers_in_each_row_change_nothing():
     cfg, _, policy = build()
-    results = []
-    for kind in (SerialEnv, ParallelEnv):
-        env = TransformedEnv(kind(2, functools.partial(make_env, cfg.env)))
-        env.append_transform(policy[1].make_tensordict_primer())
+    primer, results = policy[1].make_tensordict_primer, []
+    for kind, inside in ((SerialEnv, False), (SerialEnv, True), (ParallelEnv, False)):
+        if inside:
+            env = kind(2, lambda: make_env(cfg.env).append_transform(primer()))
+        else:
+            env = TransformedEnv(kind(2, functools.partial(make_env, cfg.env)), primer())
         try:
             env.reset()  # starts the workers, which then can be seeded
             env.set_seed(0)
@@ -196,20 +188,8 @@ def test_parallel_env_equals_serial_env():
         finally:
             env.close()
     assert results[0]["next", "done"].any()
-    assert_same(*results)
-
-
-def test_primers_inside_the_rows_do_the_same_as_one_outside():
-    cfg, _, policy = build()
-    outside = TransformedEnv(SerialEnv(2, functools.partial(make_env, cfg.env)))
-    outside.append_transform(policy[1].make_tensordict_primer())
-    inside = SerialEnv(2, lambda: make_env(cfg.env).append_transform(policy[1].make_tensordict_primer()))
-    results = []
-    for env in (outside, inside):
-        env.set_seed(0)
-        results.append(rollout(env, policy[:-1], STEPS))
-    assert results[0]["next", "done"].any()
-    assert_same(*results)
+    assert_same(results[0], results[1])
+    assert_same(results[0], results[2])
 
 
 def test_method_needs_the_primer_and_function_does_not():
@@ -224,8 +204,8 @@ def test_method_needs_the_primer_and_function_does_not():
 def test_new_name_without_next_leaves_zeros_at_the_root():
     _, env, policy = build(num_envs=3)
     steps = trace(env, rename(policy, "h_new", "c_new"), STEPS)
-    for moment in MOMENTS:
-        assert (norms(steps, moment, "root") == 0).all()
+    for stage in STAGES:
+        assert (norms(steps, stage, "root") == 0).all()
     assert all(step.written.flatten(1).any(-1).all() for step in steps)
 
 
@@ -238,24 +218,8 @@ def test_same_name_without_next_acts_alike_and_stores_the_wrong_state():
     assert torch.equal(bad[H], good["next", H]) and not torch.equal(bad[H], good[H])
 
 
-def test_primer_and_layer_each_zero_the_state():
-    _, env, policy = build()
-    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        values = {}
-        for state in (0.0, 1.0):
-            for flag in (True, False):
-                td = env.reset()
-                td["observation"] = torch.tensor([0.1, 0.2])
-                td[H], td[C] = torch.full_like(td[H], state), torch.full_like(td[C], state)
-                td["is_init"] = torch.full_like(td["is_init"], flag)
-                values[state, flag] = policy(td)["action_value"]
-    assert torch.equal(values[0.0, True], values[0.0, False])
-    assert torch.equal(values[0.0, True], values[1.0, True])
-    assert (values[1.0, False] - values[0.0, False]).abs().max() > 1e-3
-
-
 def test_velocity_is_the_change_of_the_next_observation():
-    """Chapter 3 takes the hidden velocities from the record; here they come from the simulator."""
+    """The velocity from two observations is the simulator's."""
     cfg, env, policy = build()
     with torch.no_grad():
         td = env.reset()
@@ -265,11 +229,3 @@ def test_velocity_is_the_change_of_the_next_observation():
             change = td["next", "observation"] - td["observation"]
             torch.testing.assert_close(change / torch.tensor(cfg.env.scale) / 0.02, hidden, rtol=0, atol=1e-3)
             td = env.step_mdp(td)
-
-
-def test_training_does_not_import_what_stands_beside_it():
-    code = "import recdqn.training, sys; print([name for name in sys.modules if name.startswith('recdqn.')])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = result.stdout
-    assert "recdqn.training" in loaded
-    assert not [name for name in ("book", "doctor") if f"recdqn.{name}" in loaded]

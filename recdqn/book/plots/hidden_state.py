@@ -87,13 +87,13 @@ def state_rows(steps: Sequence[Step]) -> Figure:
 
 def _root(step: Step) -> Tensor:
     """The state before the policy runs."""
-    state = step.places["before the policy"].root
+    state = step.state["before the policy"].root
     assert state is not None
     return state
 
 
 def _next(step: Step) -> Tensor:
     """The state that the policy has written under ``"next"``."""
-    state = step.places["after the policy"].next
+    state = step.state["after the policy"].next
     assert state is not None
     return state
