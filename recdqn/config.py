@@ -143,7 +143,7 @@ class ReplayConfig(Part):
         slice_len: environment steps of one slice; shorter at the ends of an episode.
         slices: slices in a batch.
         shift: largest random translation of the pictures of a sampled slice, in pixels; see
-            :class:`recdqn.replay.PictureReplayBuffer`.
+            :class:`recdqn.replay.PixelReplayBuffer`.
     """
 
     capacity: Annotated[Int, Field(ge=1, le=100_000_000)] = 60_000

@@ -3,14 +3,14 @@
 from recdqn.replay.buffer import SliceReplayBuffer
 from recdqn.replay.disk import preallocate, stored_bytes
 from recdqn.replay.make import UNUSED, make_replay_buffer
-from recdqn.replay.pixels import PictureReplayBuffer
+from recdqn.replay.pixels import PixelReplayBuffer
 from recdqn.replay.sampler import DONE, TRAJECTORY, StepUniformSliceSampler
 
 __all__ = [
     "DONE",
     "TRAJECTORY",
     "UNUSED",
-    "PictureReplayBuffer",
+    "PixelReplayBuffer",
     "SliceReplayBuffer",
     "StepUniformSliceSampler",
     "preallocate",

@@ -11,7 +11,7 @@ from torchrl.data import TensorDictReplayBuffer
 
 
 class SliceReplayBuffer(TensorDictReplayBuffer):
-    """A ``TensorDictReplayBuffer`` whose restored copy continues exactly like the saved one.
+    """A ``TensorDictReplayBuffer`` that continues exactly after ``load_state_dict``.
 
     TorchRL 0.14.1 also saves rows that were never written, loads into temporary files of its own, and does
     not tell the sampler which row is the newest.
@@ -39,5 +39,5 @@ class SliceReplayBuffer(TensorDictReplayBuffer):
 
     @property
     def _newest(self) -> int:
-        """The row that was written last; TorchRL 0.14.1's writer has no public name for its cursor."""
-        return (self.writer._cursor - 1) % self.storage.shape[0]
+        """Index of the row that was written last."""
+        return int(self.writer.state_dict()["_cursor"] - 1) % int(self.storage.shape[0])

@@ -14,10 +14,10 @@ from recdqn.replay.make import UNUSED
 
 
 def stored_bytes(cfg: Config, env: TransformedEnv) -> int:
-    """Return the bytes of a full replay buffer, for an ``env`` that has the policy's primer."""
+    """Return the size of a full replay buffer in bytes, for an ``env`` with the policy's primer."""
     step = env.fake_tensordict().exclude(*UNUSED)
     if cfg.env.observation == "pixels":
-        step = step.exclude(("next", "pixels"))  # PictureReplayBuffer stores each picture once
+        step = step.exclude(("next", "pixels"))  # PixelReplayBuffer stores each image once
     added = 4 * env.action_spec_unbatched.shape[-1] + 8 + 8  # action values, episode number, index
     return cfg.replay.capacity * (step.bytes() // cfg.env.num_envs + added)
 
@@ -26,8 +26,8 @@ def preallocate(scratch: str | Path) -> None:
     """Preallocate the files of a memory-mapped buffer, then unlink them.
 
     A memory-mapped file starts sparse, and writing to it on a full disk kills the process. An unlinked file
-    frees its space when the process ends, however it ends. Without files in ``scratch`` this does nothing.
-    macOS and Windows cannot preallocate; Windows cannot unlink an open file either.
+    frees its space when the process ends, even if it is killed. Without files in ``scratch`` this function
+    does nothing. macOS and Windows cannot preallocate; Windows cannot unlink an open file either.
 
     Raises:
         UserError: if there is not enough space.

@@ -11,15 +11,15 @@ from torchrl.envs import ExcludeTransform
 
 from recdqn.config import Config
 from recdqn.replay.buffer import SliceReplayBuffer
-from recdqn.replay.pixels import PictureReplayBuffer
+from recdqn.replay.pixels import PixelReplayBuffer
 from recdqn.replay.sampler import TRAJECTORY, StepUniformSliceSampler
 
-# Entries of a collected step that no later part reads.
+# Entries of a collected step that nothing reads later.
 UNUSED = ("embed", "memory", "chosen_action_value", "done", "terminated", "truncated", ("next", "step_count"))
 
 
 def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> TensorDictReplayBuffer:
-    """Build a replay buffer on disk whose batches are flat ``[steps]`` and consist of slices of episodes.
+    """Build a replay buffer on disk; a batch consists of slices of episodes, laid end to end: ``[steps]``.
 
     ``"is_init"`` is true at the start of every slice. A batch holds at most ``slices * slice_len`` steps;
     slices at the ends of episodes are shorter.
@@ -32,7 +32,7 @@ def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> Te
     slices = cfg.replay.slices
     kind: Callable[..., SliceReplayBuffer] = SliceReplayBuffer
     if cfg.env.observation == "pixels":
-        kind = partial(PictureReplayBuffer, shift=cfg.replay.shift)
+        kind = partial(PixelReplayBuffer, shift=cfg.replay.shift)
     return kind(
         transform=ExcludeTransform(*UNUSED, inverse=True),
         storage=LazyMemmapStorage(cfg.replay.capacity, ndim=ndim, scratch_dir=scratch_dir),

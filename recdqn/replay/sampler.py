@@ -10,23 +10,26 @@ from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.data import SliceSampler, Storage
 
-TRAJECTORY = ("collector", "traj_ids")  # the collector's number of the episode; no slice holds two
+TRAJECTORY = ("collector", "traj_ids")  # number of the episode, from the collector
 DONE = ("next", "done")
 
 
 class StepUniformSliceSampler(SliceSampler):
     """A ``SliceSampler`` that draws every stored step equally often.
 
-    TorchRL 0.14.1 draws every episode with the same probability, so a step of a short episode is drawn more
-    often than one of a long episode. And its slices lie wholly inside the episode, so the first and the last
-    step of a long episode are drawn ``slice_len`` times less often than those in the middle; in CartPole the
-    last step is where the pole falls. Here a slice may extend beyond either end of its episode and is
-    truncated there, and the probability of an episode is the number of such slices, divided by their length.
+    TorchRL 0.14.1 draws each episode with the same probability, so it draws a step of a short episode more
+    often than a step of a long one. Its slices also lie completely inside the episode, so it draws the first
+    and the last step of a long episode ``slice_len`` times less often than those in the middle; in CartPole
+    the pole falls in the last step. Here a slice may extend beyond either end of its episode and is truncated
+    there, and the probability of an episode is the number of such slices, divided by their length.
 
     Args:
         slice_len: environment steps of one slice; shorter at the ends of an episode.
         traj_key: key of the episode's number.
     """
+
+    # Two private names of TorchRL 0.14.1's samplers have no public counterpart: the buffer calls _empty to
+    # reset the sampler, and set_rng stores the generator as _rng.
 
     def __init__(self, *, slice_len: int, traj_key: NestedKey) -> None:
         super().__init__(slice_len=slice_len, traj_key=traj_key, strict_length=False)
@@ -35,12 +38,12 @@ class StepUniformSliceSampler(SliceSampler):
     def _empty(self) -> None:
         """Reset the index of episodes; the next sample reads the whole storage."""
         super()._empty()
-        self._begins: Tensor | None = None  # [environments, rows]: whether a stored step begins an episode
+        self._starts: Tensor | None = None  # [environments, rows]: whether a stored step starts an episode
         self._written: list[Tensor] = []  # rows written since the last sample
-        self._known: tuple[Tensor, Tensor, TensorDictBase] | None = None  # the last result of _episodes
+        self._cached: tuple[Tensor, Tensor, TensorDictBase] | None = None  # the last result of _episodes
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Reset the index of episodes: it follows from the storage."""
+        """Reset the index of episodes, which is rebuilt from the storage."""
         super().load_state_dict(state_dict)
         self._empty()
 
@@ -67,33 +70,33 @@ class StepUniformSliceSampler(SliceSampler):
         Returns:
             ``[episodes, dimensions]``, ``[episodes]``, and the stored steps.
         """
-        if self._known is not None and not self._written:
-            return self._known
+        if self._cached is not None and not self._written:
+            return self._cached
         stored = storage[:]
         number = stored[self.traj_key].reshape(len(stored), -1)  # [rows, environments]
         size = storage.max_size // number.shape[1]
         rows = torch.cat(self._written) if self._written else torch.arange(len(stored))
-        if self._begins is None or self._begins.shape != (number.shape[1], size):
-            self._begins = torch.zeros(number.shape[1], size, dtype=torch.bool)
+        if self._starts is None or self._starts.shape != (number.shape[1], size):
+            self._starts = torch.zeros(number.shape[1], size, dtype=torch.bool)
             rows = torch.cat([torch.arange(len(stored)), rows[-1:]])
-        self._begins[:, rows] = (number[rows] != number[rows - 1]).T
-        self._begins[:, (rows[-1] + 1) % len(stored)] = True  # the oldest row
+        self._starts[:, rows] = (number[rows] != number[rows - 1]).T
+        self._starts[:, (rows[-1] + 1) % len(stored)] = True  # the oldest row
         self._written = []
 
-        env, row = self._begins[:, : len(stored)].nonzero().unbind(-1)
+        env, row = self._starts[:, : len(stored)].nonzero().unbind(-1)
         last = torch.ones_like(env, dtype=torch.bool)
         last[:-1] = env[1:] != env[:-1]
         following = row.roll(-1)
         following[last] = row[last.roll(1)] + len(stored)  # wraps around the end
         start = torch.stack([row, env], -1) if stored.ndim == 2 else row[:, None]
-        self._known = start, following - row, stored
-        return self._known
+        self._cached = start, following - row, stored
+        return self._cached
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[tuple[Tensor, ...], dict[NestedKey, Tensor]]:
         """Draw ``batch_size // slice_len`` slices: the indices of their steps, and flags."""
         start, lengths, stored = self._episodes(storage)
-        longest = lengths.clamp_max(self.slice_len)  # slice of each episode
-        offsets = lengths + longest - 1  # possible offsets of a slice, beyond both ends
+        longest = lengths.clamp_max(self.slice_len)  # [episodes]: the longest slice
+        offsets = lengths + longest - 1  # [episodes]: number of slices, with those beyond both ends
         slices = batch_size // self.slice_len
         episode = torch.multinomial(offsets / longest, slices, replacement=True, generator=self._rng)
         offset = (torch.rand(slices, generator=self._rng) * offsets[episode]).long()
@@ -102,8 +105,8 @@ class StepUniformSliceSampler(SliceSampler):
         first = first.clamp_min(0)
 
         length = stop - first
-        end = length.cumsum(0)  # of each slice, in the batch
-        row = torch.repeat_interleave(length)  # slice of each step
+        end = length.cumsum(0)  # [slices]: in the batch
+        row = torch.repeat_interleave(length)  # [steps]: the slice of each
         steps = start[episode[row]]  # [steps, dimensions]
         steps[:, 0] += first[row] + torch.arange(len(row)) - (end - length)[row]
         steps[:, 0] %= storage.shape[0]
@@ -113,7 +116,7 @@ class StepUniformSliceSampler(SliceSampler):
     def _flags(
         self, stored: TensorDictBase, index: tuple[Tensor, ...], first: Tensor, last: Tensor
     ) -> dict[NestedKey, Tensor]:
-        """Flag first steps of slices as ``is_init``, last ones as truncated and done, as the parent does."""
+        """Flag the first steps of slices as ``is_init``, the last ones as truncated and done."""
         flags = {key: torch.zeros(len(index[0]), 1, dtype=torch.bool) for key in (self.truncated_key, DONE)}
         for flag in flags.values():
             flag[last] = True

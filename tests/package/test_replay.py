@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -113,7 +111,7 @@ def test_torchrl_draws_short_episodes_more_and_ends_less():
         )  # a slice of 5 covers the end from 1 place, the middle from 5
 
 
-# --- pictures stored once -------------------------------------------------------------------------------
+# --- images stored once ----------------------------------------------------------------------------------
 
 
 def counting(cfg, tmp_path, shift, envs=2, episode=(7, 11)):
@@ -154,7 +152,7 @@ def counting(cfg, tmp_path, shift, envs=2, episode=(7, 11)):
     return buffer, extend
 
 
-def test_the_next_picture_comes_back(tiny, tmp_path):
+def test_the_next_image_is_restored(tiny, tmp_path):
     """While the buffer fills, after it has gone round, at the ends of episodes and at the newest step."""
     tiny = tiny.replace(replay={"capacity": 60, "slices": 8, "slice_len": 5})
     buffer, extend = counting(tiny, tmp_path, shift=0)
@@ -171,7 +169,7 @@ def test_the_next_picture_comes_back(tiny, tmp_path):
     assert len(buffer) == 60 and ends > 200
 
 
-def test_a_slice_is_moved_as_a_whole(tiny, tmp_path):
+def test_a_slice_is_shifted_as_a_whole(tiny, tmp_path):
     buffer, extend = counting(
         tiny.replace(replay={"capacity": 60, "slices": 50, "slice_len": 5}), tmp_path, 3
     )
@@ -191,14 +189,15 @@ def test_a_slice_is_moved_as_a_whole(tiny, tmp_path):
     assert {down for down, _ in moves} == {across for _, across in moves} == set(range(-3, 4))
 
 
-def test_pictures_of_overwritten_episodes_are_forgotten(tiny, tmp_path):
+def test_images_of_overwritten_episodes_are_removed(tiny, tmp_path):
     buffer, extend = counting(
         tiny.replace(replay={"capacity": 60, "slices": 8, "slice_len": 5}), tmp_path, shift=0, episode=(1, 1)
     )
     for _ in range(300):
         extend(4)
-    assert len(buffer._last) <= 2 * 60 + 1_000 + 8
-    assert all(kept.untyped_storage().nbytes() == kept.nbytes for kept in buffer._last.values())
+    kept = buffer.state_dict()["last"].values()
+    assert len(kept) <= 2 * 60 + 1_000 + 8
+    assert all(image.untyped_storage().nbytes() == image.nbytes for image in kept)
     assert torch.equal(buffer.sample()["next", "pixels"][:, 0, 20, 0] % 2, torch.ones(8))
 
 
@@ -207,16 +206,17 @@ def test_pictures_of_overwritten_episodes_are_forgotten(tiny, tmp_path):
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_episodes_are_followed_as_a_search_of_everything_finds_them(data):
-    """Ring of any size, one env or several, episodes of any length, samples between any writes."""
+def test_slices_follow_the_episodes_in_a_ring_of_any_size(data):
+    """One env or several, episodes of any length, samples between any writes: all steps, in order."""
     envs, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(3, 12))
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(envs * rows, ndim=2 if envs > 1 else 1),
         sampler=StepUniformSliceSampler(slice_len=3, traj_key="episode"),
-        batch_size=12,
+        batch_size=3 * 1_000,
         dim_extend=1 if envs > 1 else 0,
     )
-    number, written = torch.arange(envs), []
+    number, clock = torch.arange(envs), 0
+    written: list[tuple[int, int]] = []  # the episode and the time of every step
     for _ in range(data.draw(st.integers(1, 8))):
         chunk = []
         for _ in range(
@@ -225,32 +225,43 @@ def test_episodes_are_followed_as_a_search_of_everything_finds_them(data):
             new = torch.tensor(data.draw(st.lists(st.booleans(), min_size=envs, max_size=envs)))
             number = torch.where(new, int(number.max()) + 1 + torch.arange(envs), number)
             chunk.append(number)
-        written += chunk
+            written += [(episode, clock + len(chunk) - 1) for episode in number.tolist()]
         flags = torch.zeros(envs, len(chunk), 1, dtype=torch.bool)
-        step = torch.arange(len(written) - len(chunk), len(written)).expand(envs, -1)
-        td = {"episode": torch.stack(chunk, 1), "step": step, ("next", "done"): flags}
+        time = torch.arange(clock, clock + len(chunk)).expand(envs, -1)
+        clock += len(chunk)
+        td = {"episode": torch.stack(chunk, 1), "time": time, ("next", "done"): flags}
         td = TensorDict(td | {("next", "truncated"): flags.clone()}, [envs, len(chunk)])
         buffer.extend(td if envs > 1 else td[0])
         if data.draw(st.booleans()):
             continue
-        start, lengths, stored = buffer.sampler._episodes(buffer.storage)
-        kept = written[-rows:]
-        found = set()
-        for first, length in zip(start.tolist(), lengths.tolist(), strict=True):
-            env = first[1] if envs > 1 else 0
-            at = [(first[0] + k) % len(stored) for k in range(length)]
-            steps = stored["step"].reshape(len(stored), -1)[at, env].tolist()
-            assert steps == list(range(steps[0], steps[0] + length))  # in the order they were written
-            found |= {(env, int(stored["episode"].reshape(len(stored), -1)[at[0], env]), steps[0], length)}
-        oldest, expected = len(written) - len(kept), set()
-        for env in range(envs):
-            ids = [int(n[env]) for n in kept]
-            cuts = [0, *[k for k in range(1, len(ids)) if ids[k] != ids[k - 1]], len(ids)]
-            expected |= {(env, ids[a], oldest + a, b - a) for a, b in pairwise(cuts)}
-        assert found == expected
         batch = buffer.sample()
-        same = batch["step"][1:] == batch["step"][:-1] + 1
-        assert (same | batch["next", "done"][:-1, 0]).all()
+        drawn = set(zip(batch["episode"].tolist(), batch["time"].tolist(), strict=True))
+        assert drawn == set(written[-envs * rows :])
+        inside = ~batch["next", "done"][:-1, 0]
+        assert (batch["episode"].diff() == 0)[inside].all() and (batch["time"].diff() == 1)[inside].all()
+        assert int(batch["next", "done"].sum()) == 1_000
+
+
+def test_a_generator_repeats_the_batches_and_empty_forgets_the_episodes():
+    """The two private names of TorchRL's samplers that ours depends on."""
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(50),
+        sampler=StepUniformSliceSampler(slice_len=3, traj_key="episode"),
+        batch_size=30,
+    )
+    flags = torch.zeros(50, 1, dtype=torch.bool)
+    data = {"episode": torch.arange(50) // 20, ("next", "done"): flags, ("next", "truncated"): flags}
+    batches = []
+    for _ in range(2):
+        buffer.empty()
+        buffer.extend(TensorDict(data, [50]))
+        buffer.set_rng(torch.Generator().manual_seed(0))
+        torch.rand(3)  # the global generator does not matter
+        batches.append(buffer.sample())
+    assert (batches[0] == batches[1]).all()
+    buffer.empty()
+    buffer.extend(TensorDict(data, [50])[:5])
+    assert (buffer.sample()["episode"] == 0).all() and buffer.sample()["index"].max() < 5
 
 
 @pytest.mark.parametrize("observation", ["masked", "pixels", "whole"])
