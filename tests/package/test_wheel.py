@@ -27,6 +27,18 @@ for name in plain:
 print(recdqn.__file__)
 """
 
+# The commands on a run, in one process, since each start takes seconds.
+USE = """
+import sys
+from recdqn import cli
+for line in ("evaluate run --episodes 2", "watch run --out film.mp4", "doctor run"):
+    sys.argv = ["recdqn", *line.split()]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, end
+"""
+
 
 def closure(requirements):
     """Return the installed distributions that the requirements ask for, and those that they ask for."""
@@ -107,7 +119,7 @@ def test_every_module_imports(recdqn):
 
 
 def test_it_trains_evaluates_films_and_examines(recdqn):
-    run = recdqn("recdqn", "train", "masked-cartpole", "--train.total_frames", 1_088, "--out", "run").strip()
-    assert recdqn("recdqn", "evaluate", run, "--episodes", 2).startswith("mean ")
-    assert recdqn("recdqn", "watch", run, "--out", "film.mp4") == "film.mp4\n"
-    assert recdqn("recdqn", "doctor", run)
+    options = ["--train.total_frames", 1_088, "--out", "run"]
+    assert recdqn("recdqn", "train", "masked-cartpole", *options) == "run\n"
+    printed = recdqn("python", "-c", USE).splitlines()
+    assert printed[0].startswith("mean ") and "film.mp4" in printed and "checks ran" in printed[-1], printed
