@@ -223,10 +223,10 @@ def test_slice_steps_draw_what_the_loss_does_with_each_step():
     ax = plots.slice_steps(steps, torch.tensor([5, 6, 7, 0, 3, 4, 0, 1])).axes[0]
     drawn = {text.get_position(): text.get_text() for text in ax.texts}
     rows = ["".join(drawn[x, y] for x in range(4) if (x, y) in drawn) for y in range(3)]
-    assert rows == ["wwcp", "xx", "cc"] and len(drawn) == 8
+    assert rows == ["bblp", "xx", "ll"] and len(drawn) == 8
     begins = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == ">"]
     assert begins == [[2], []]  # the row, and the empty line of the legend
-    assert [text.get_text()[:2] for text in ax.get_legend().get_texts()] == ["w:", "c:", "x:", "p:", "be"]
+    assert [text.get_text()[:2] for text in ax.get_legend().get_texts()] == ["b:", "l:", "x:", "p:", "be"]
 
 
 def test_bug_map_shows_every_bug_under_its_part():

@@ -108,13 +108,13 @@ def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
             Padding is drawn behind the slice before it.
     """
     looks = {
-        "w": ("burn-in, warms the memory", ORANGE, 0.45, ""),
-        "c": ("counts", BLUE, 0.4, ""),
+        "b": ("burn-in, updates the state only", ORANGE, 0.45, ""),
+        "l": ("in the loss", BLUE, 0.4, ""),
         "x": ("left out: slice too short", GREY, 0.25, "////"),
         "p": ("padding", GREY, 0.0, ""),
     }
     rows, columns = steps.row.tolist(), steps.column.tolist()
-    warm, counts, count = steps.burn_in.tolist(), steps.in_loss.tolist(), step_count.flatten().tolist()
+    burn_in, in_loss, count = steps.burn_in.tolist(), steps.in_loss.tolist(), step_count.flatten().tolist()
     with style():
         height = max(*rows, 0) + 1
         fig, ax = plt.subplots(figsize=(7.5, 0.34 * height + 0.9))
@@ -122,7 +122,7 @@ def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
         for i in range(len(rows)):
             real = rows[i] >= 0
             row, column = (rows[i], columns[i]) if real else (row, column + 1)
-            letter = "p" if not real else "c" if counts[i] else "w" if warm[i] else "x"
+            letter = "p" if not real else "l" if in_loss[i] else "b" if burn_in[i] else "x"
             _draw_step(ax, column, row, letter, *looks[letter][1:])
             if real and column == 0 and count[i] == 0:
                 ax.plot(-0.75, row, ">", color=RED, ms=7, clip_on=False)
