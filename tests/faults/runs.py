@@ -1,4 +1,4 @@
-"""Runs in processes of their own, which may be killed; forked from one that has imported everything."""
+"""Runs in separate processes that tests may kill, forked from one that has imported everything."""
 
 import os
 import resource
@@ -20,7 +20,7 @@ context.set_forkserver_preload(["recdqn.cli", "recdqn.training"])
 
 
 def start(function, *args, log=os.devnull, tmp=None, limit=None, nohup=False):
-    """Run ``function(*args)``: what it prints goes to ``log``, its temporary files to ``tmp``."""
+    """Run ``function(*args)`` in a process; its output goes to ``log``, its temporary files to ``tmp``."""
     settings = str(log), tmp and str(tmp), limit, nohup
     process = context.Process(target=_inside, args=(function, args, *settings))
     process.start()
@@ -32,8 +32,8 @@ def _inside(function, args, log, tmp, limit, nohup):
     os.dup2(out, 1)
     os.dup2(out, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)  # whoever started the tests
-    if limit is not None:  # bytes that a file may have
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)  # the parent may ignore it
+    if limit is not None:  # bytes per file
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     tempfile.tempdir = tmp
     torch.set_num_threads(1)
@@ -47,12 +47,12 @@ def command(*args):
 
 
 def fresh(cfg, out):
-    """Train anew."""
+    """Train from the start."""
     train(cfg, out=out, progress=False)
 
 
 def go_on(cfg, out):
-    """Do what a reader does after a run was killed, at whatever moment."""
+    """Resume a run that was killed at any moment, as a user would."""
     if not (out / "config.json").exists():
         return fresh(cfg, out)
     try:
@@ -63,7 +63,7 @@ def go_on(cfg, out):
 
 
 def hang(cfg, out):
-    """Train with environments of which one hangs in the end, and tells so by a file."""
+    """Train until an environment hangs, and create the file ``hangs`` then."""
     step, steps = gym.Wrapper.step, []
 
     def hanging(self, action):

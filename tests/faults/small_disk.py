@@ -1,4 +1,4 @@
-"""Train on a small disk that can be written no more after a while; test_disk.py lets it mount one."""
+"""Train on a small disk that becomes full or read-only; test_disk.py runs it where it may mount one."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ save, saves = Checkpoints.save, []
 
 
 def spoil(self, step):
-    """After the third checkpoint, take what is free, or the right to write."""
+    """After the third checkpoint, fill the disk or make it read-only."""
     save(self, step)
     saves.append(step)
     if len(saves) == 3 and how == "full":

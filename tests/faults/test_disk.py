@@ -1,4 +1,4 @@
-"""A disk that is full, too small or cannot be written: one line, and the last checkpoint stands."""
+"""A disk that is full, too small or read-only: one line, and the last checkpoint is intact."""
 
 import json
 import os
@@ -23,16 +23,16 @@ MEGABYTE = 1_000_000
 
 
 def states(out):
-    """The names of the checkpoints."""
+    """Return the names of the checkpoints."""
     return sorted(path.name for path in (out / "checkpoints").glob("checkpoint-*"))
 
 
-def test_a_disk_that_is_too_small_is_refused_with_the_numbers(tiny, tmp_path, monkeypatch):
-    """Two states of 8 units, now and next; two observations of 2; and what else is stored of a step."""
+def test_a_disk_that_is_too_small_is_refused(tiny, tmp_path, monkeypatch):
+    """A step has two states of 8 units and observations of 2, each twice, and single numbers and flags."""
     step = 4 * (2 * 2 * 8 + 2 * 2 + 2 + 1) + 8 * (2 + 1 + 1 + 1) + 5
     size = step * tiny.replay.capacity
     usage = types.SimpleNamespace(free=5 * size - MEGABYTE // 2)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError) as error:
         train(tiny, out=tmp_path / "run", progress=False)
     free, buffer, needed = (f"{number / 1e6:.0f} MB" for number in (usage.free, size, 5 * size))
@@ -45,15 +45,15 @@ def test_a_disk_that_is_too_small_is_refused_with_the_numbers(tiny, tmp_path, mo
     train(tiny, out=tmp_path / "run", progress=False)
 
 
-def test_checkpoints_that_are_there_need_no_more_room(tiny, tmp_path, monkeypatch):
-    """A disk that was just large enough for a run is so for going on with it."""
+def test_existing_checkpoints_count_as_available_space(tiny, tmp_path, monkeypatch):
+    """A disk just large enough for a run is large enough to resume it."""
     train(tiny, out=tmp_path / "run", progress=False)
     env = make_env(tiny.env)
     add_primers(env, make_policy(tiny.policy, env))
     size = stored_bytes(tiny, env)
     held = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").iterdir())
     usage = types.SimpleNamespace(free=5 * size - held)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     resume(tmp_path / "run", frames=576, progress=False)
     held = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").iterdir())
     usage.free = 5 * size - held - 1
@@ -61,7 +61,7 @@ def test_checkpoints_that_are_there_need_no_more_room(tiny, tmp_path, monkeypatc
         resume(tmp_path / "run", frames=640, progress=False)
 
 
-def test_files_of_the_buffer_are_filled_and_have_no_names(tmp_path):
+def test_preallocated_files_take_their_disk_space_and_have_no_names(tmp_path):
     path = tmp_path / "scratch" / "next" / "a.memmap"
     path.parent.mkdir(parents=True)
     mapped = torch.from_file(str(path), shared=True, size=MEGABYTE, dtype=torch.uint8)
@@ -76,8 +76,8 @@ def test_files_of_the_buffer_are_filled_and_have_no_names(tmp_path):
 
 
 @pytest.mark.parametrize("saved", [True, False])
-def test_a_scratch_folder_that_vanishes_harms_nothing(tiny, tmp_path, monkeypatch, saved):
-    """Somebody empties the folder for temporary files, or the run's own, while it trains."""
+def test_training_survives_the_loss_of_its_scratch_folder(tiny, tmp_path, monkeypatch, saved):
+    """The folder for temporary files, or the run's own, is emptied while it trains."""
     expected = train(tiny, progress=False).metrics[-1]["loss"]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     step, steps = gym.Wrapper.step, []
@@ -95,8 +95,8 @@ def test_a_scratch_folder_that_vanishes_harms_nothing(tiny, tmp_path, monkeypatc
     assert run.metrics[-1]["loss"] == expected
 
 
-def test_a_file_that_may_not_grow_ends_the_run(tiny, tmp_path):
-    """A quota of 150 kB a file, which the first checkpoints keep to and the later ones do not."""
+def test_a_file_size_limit_ends_the_run_with_one_line(tiny, tmp_path):
+    """The limit of 150 kB holds the first checkpoints and not the later ones."""
     cfg = tiny.replace(train={"total_frames": 768, "save_seconds": 0.0}, replay={"capacity": 768})
     out, log = tmp_path / "run", tmp_path / "log"
     run = start(fresh, cfg, out, log=log, limit=150_000)
@@ -107,7 +107,7 @@ def test_a_file_that_may_not_grow_ends_the_run(tiny, tmp_path):
 
 
 def check_intact(cfg, out):
-    """Nothing is half-written, and the run goes on from what there is to the end it would have had."""
+    """Check that no file is incomplete, and that the resumed run ends as an uninterrupted one."""
     assert states(out) and states(out) == sorted(path.name for path in (out / "checkpoints").iterdir())
     assert not list(out.glob("*.tmp"))
     run, whole = resume(out, progress=False), train(cfg, progress=False)
@@ -116,7 +116,7 @@ def check_intact(cfg, out):
 
 
 def namespace():
-    """The command that gives a process mounts of its own, as root or not; None where that is forbidden."""
+    """Return the command that gives a process its own mounts; None where that is forbidden."""
     for command in (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"]):
         try:
             subprocess.run(
@@ -128,10 +128,10 @@ def namespace():
     return None
 
 
-@pytest.mark.skipif(namespace() is None, reason="this machine lets nobody mount a disk")
+@pytest.mark.skipif(namespace() is None, reason="mounting a disk is not permitted here")
 @pytest.mark.parametrize("how", ["full", "read-only"])
-def test_a_disk_that_cannot_be_written_any_more(tmp_path, how):
-    """On a disk of its own that gets full, or is found read-only, after the third checkpoint."""
+def test_a_disk_that_becomes_full_or_read_only(tmp_path, how):
+    """After the third checkpoint, on a disk of its own."""
     script = Path(__file__).with_name("small_disk.py")
     ran = subprocess.run(
         [*namespace(), sys.executable, script, tmp_path, how], capture_output=True, text=True, check=True

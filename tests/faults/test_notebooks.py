@@ -1,4 +1,4 @@
-"""Every notebook runs twice in one kernel in a place less comfortable than home, and leaves nothing behind.
+"""Every notebook runs twice in one kernel under hard conditions, and leaves nothing behind.
 
 The checkout is read-only, ``TMPDIR`` and the home directory are new, there is no display and no network. For
 another profile than smoke:
@@ -62,7 +62,7 @@ socket.socket.connect, socket.getaddrinfo = connect, getaddrinfo
 
 
 def entries(folder):
-    """Every file and folder below a folder, with what changes when somebody writes to it."""
+    """Return the size and modification time of every file and folder below a folder."""
     return {
         path.relative_to(folder).as_posix(): (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -70,7 +70,7 @@ def entries(folder):
 
 
 def processes(mark):
-    """End the processes whose environment holds the mark, and return their command lines."""
+    """Kill the processes whose environment holds the mark, and return their command lines."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -117,7 +117,7 @@ def faults(notebook, tree, folder):
     if log.exists():
         found += [f"network: {host}" for host in log.read_text().splitlines()]
     found += [f"checkout changed: {name}" for name, _ in sorted(entries(tree).items() ^ before.items())]
-    # The folder of torch's compiler stays empty, and caches and IPython's profile are meant to stay.
+    # torch's compiler leaves an empty folder; caches and IPython's profile are meant to stay.
     compiler = f"torchinductor_{getpass.getuser()}"
     found += [f"left in TMPDIR: {name}" for name in entries(temporary) if name != compiler]
     kept = (".cache/", ".ipython/")
@@ -132,7 +132,7 @@ def forbid_writing(tree):
 
 
 def allow_writing(tree):
-    """So that pytest can remove it."""
+    """Let pytest remove the tree."""
     for path in [tree, *tree.rglob("*")]:
         if path.is_dir():
             path.chmod(0o755)
@@ -140,7 +140,7 @@ def allow_writing(tree):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of what git keeps, without write permission."""
+    """A copy of the files that git tracks, without write permission."""
     tree = tmp_path_factory.mktemp("checkout")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -177,7 +177,7 @@ def test_runs_twice_and_leaves_nothing(notebook, checkout, tmp_path):
         ),
     ],
 )
-def test_what_counts_as_a_fault(code, fault, tmp_path):
+def test_each_fault_is_found(code, fault, tmp_path):
     tree, folder = tmp_path / "tree", tmp_path / "rest"
     (tree / "book").mkdir(parents=True)
     folder.mkdir()

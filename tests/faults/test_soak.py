@@ -1,4 +1,4 @@
-"""A long run uses at its end what it used after its warm-up. On demand: ``pytest -m long -k soak -s``."""
+"""Memory, open files and threads do not grow in a long run: ``pytest -m long -k soak -s``."""
 
 import json
 import os
@@ -16,7 +16,7 @@ WARM = 60_000  # environment steps: the replay buffer is full then
 
 
 def used():
-    """Memory of this process's own in kB, without files that are mapped; open files; threads."""
+    """Return anonymous memory in kB, and the number of open files and threads, of this process."""
     status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "memory": int(status["RssAnon"].split()[0]),
@@ -26,7 +26,7 @@ def used():
 
 
 def soak(cfg, out):
-    """Train, and record the resources in use before every evaluation; none reaches the solved return."""
+    """Train, and record the resources in use before each evaluation."""
     found = {}
 
     def watched(policy, env, episodes, seed):

@@ -1,3 +1,5 @@
+"""Run folders: what they hold, and which ones are refused."""
+
 import json
 import subprocess
 
@@ -30,14 +32,14 @@ def test_folder_holds_four_files_one_checkpoint_and_no_leftovers(run, tmp_path):
     assert end.name == f"checkpoint-{512 + 10 + 2:012d}.torchrl"  # frames, updates and evaluations
 
 
-def test_manifest_says_what_made_it(run, tmp_path):
+def test_the_manifest_holds_versions_and_seed(run, tmp_path):
     manifest = json.loads((tmp_path / "run" / MANIFEST).read_text())
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
     assert (manifest["seed"], manifest["threads"], manifest["device"]) == (0, 1, "cpu")
     assert {"command", "commit", "date", "machine"} <= manifest.keys()
 
 
-def test_saving_again_replaces(run, tmp_path):
+def test_saving_again_overwrites(run, tmp_path):
     with torch.no_grad():
         for p in run.policy.parameters():
             p.zero_()
@@ -75,14 +77,14 @@ def test_a_used_folder_is_not_overwritten(run, tmp_path, tiny):
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_made(tmp_path, tiny):
+def test_a_folder_that_cannot_be_created(tmp_path, tiny):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write a run into .*file"):
         train(tiny, out=tmp_path / "file" / "run", progress=False)
 
 
 @pytest.mark.parametrize("name", [CONFIG, METRICS, WEIGHTS])
-def test_damaged_files_are_named_in_one_line(run, tmp_path, name):
+def test_a_damaged_file_is_named_in_one_line(run, tmp_path, name):
     path = tmp_path / "run" / name
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match="holds a run that cannot be read") as error:
@@ -90,8 +92,7 @@ def test_damaged_files_are_named_in_one_line(run, tmp_path, name):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_weights_hold_no_code(run, tmp_path):
-    """A file that would run code when unpickled is refused."""
+def test_weights_that_run_code_when_unpickled_are_refused(run, tmp_path):
 
     class Evil:
         def __reduce__(self):
@@ -102,8 +103,8 @@ def test_weights_hold_no_code(run, tmp_path):
         load_checkpoint(tmp_path / "run")
 
 
-def test_the_commit_is_marked_where_the_source_was_changed(tmp_path):
-    """A run that is recorded again removes the old one first; that is no change of what makes it."""
+def test_the_commit_is_marked_dirty_if_the_source_changed(tmp_path):
+    """Deleted results do not count: recording a run again deletes the old one first."""
 
     def git(*command):
         identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]

@@ -1,3 +1,5 @@
+"""One-line error messages, and functions found by name."""
+
 import subprocess
 
 import pytest
@@ -56,7 +58,7 @@ def test_resolve_finds_functions_methods_and_nested_modules():
         ),
     ],
 )
-def test_names_that_lead_nowhere(name, message, tmp_path, monkeypatch):
+def test_names_that_cannot_be_resolved(name, message, tmp_path, monkeypatch):
     (tmp_path / "needs_something.py").write_text("import something_else")
     (tmp_path / "needs_a_name.py").write_text("from subprocess import no_such_name")
     (tmp_path / "my_env.py").write_text("")
@@ -67,13 +69,13 @@ def test_names_that_lead_nowhere(name, message, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["no_such", "Popen.no_such", "Env-v0"])
-def test_a_missing_attribute_has_an_error_of_its_own(path):
+def test_a_missing_attribute_raises_missing_attribute(path):
     """An environment's id may have the same form: "module:Env-v0"."""
     with pytest.raises(MissingAttribute, match=f"^the module 'subprocess' has no '{path}'$"):
         resolve(f"subprocess:{path}")
 
 
-def test_what_a_module_raises_passes_through(tmp_path, monkeypatch):
+def test_an_exception_in_the_module_itself_is_not_caught(tmp_path, monkeypatch):
     (tmp_path / "divides_by_zero.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ZeroDivisionError):

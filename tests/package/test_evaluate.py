@@ -1,3 +1,5 @@
+"""Evaluation and film, against episodes stepped in plain Gymnasium and PyTorch."""
+
 import gymnasium as gym
 import imageio.v3 as iio
 import numpy as np
@@ -38,7 +40,7 @@ def by_hand(cfg, policy, seed):
     return steps
 
 
-def test_episodes_are_those_of_a_loop_written_by_hand(agent):
+def test_episodes_match_a_loop_in_plain_gymnasium(agent):
     cfg, policy = agent
     result = evaluate(policy, cfg.env, episodes=6)
     expected = [by_hand(cfg, policy, EVAL_SEED + i) for i in range(6)]
@@ -46,7 +48,7 @@ def test_episodes_are_those_of_a_loop_written_by_hand(agent):
     assert result.returns == tuple(float(n) for n in expected)
 
 
-def test_greedy_whatever_epsilon_says(agent):
+def test_actions_are_greedy_when_epsilon_is_one(agent):
     cfg, policy = agent
     assert policy[-1].eps == 1.0
     assert evaluate(policy, cfg.env, episodes=4) == evaluate(policy, cfg.env, episodes=4)
@@ -59,7 +61,7 @@ def test_number_of_episodes(agent, episodes):
     assert len(result.returns) == len(result.lengths) == episodes
 
 
-def test_another_seed_gives_other_episodes(agent):
+def test_another_seed_gives_different_episodes(agent):
     cfg, policy = agent
     assert evaluate(policy, cfg.env, episodes=20, seed=1) != evaluate(policy, cfg.env, episodes=20, seed=2)
 
@@ -70,8 +72,7 @@ def test_no_episodes_is_refused(agent):
         evaluate(policy, cfg.env, episodes=0)
 
 
-def test_training_goes_on_undisturbed(agent):
-    """Evaluating draws nothing from the global random numbers and changes no weight."""
+def test_evaluation_changes_neither_random_state_nor_weights(agent):
     cfg, policy = agent
     before, weights = torch.get_rng_state(), [p.clone() for p in policy.parameters()]
     evaluate(policy, cfg.env, episodes=2)
@@ -79,8 +80,8 @@ def test_training_goes_on_undisturbed(agent):
     assert all(torch.equal(a, b) for a, b in zip(weights, policy.parameters(), strict=True))
 
 
-def test_a_policy_without_memory_is_evaluated_too():
-    """Always to the right: the pole falls within a dozen steps, and every episode is the same as by hand."""
+def test_a_policy_without_memory():
+    """It always pushes to the right, so the pole falls within a dozen steps."""
     env = make_env(Config.preset("masked-cartpole").env)
     network = TensorDictModule(torch.nn.Linear(2, 2), in_keys=["observation"], out_keys=["action_value"])
     with torch.no_grad():
@@ -126,7 +127,7 @@ def test_film_shows_the_episode(agent, tmp_path):
 @pytest.mark.parametrize(
     "name, message", [("a.avi", "must end in .gif or .mp4"), ("no/a.gif", "the folder .*no does not exist")]
 )
-def test_film_refuses_before_playing(agent, tmp_path, name, message):
+def test_film_refuses_a_wrong_path_before_the_episode(agent, tmp_path, name, message):
     cfg, policy = agent
     with pytest.raises(UserError, match=message):
         film(policy, cfg.env, tmp_path / name)

@@ -26,7 +26,7 @@ def weights(params):
     return {str(k): v.detach().clone() for k, v in params.items(include_nested=True, leaves_only=True)}
 
 
-def test_an_update_is_adam_on_clipped_gradients(learner_and_batch):
+def test_an_update_is_an_adam_step_on_clipped_gradients(learner_and_batch):
     learner, batch = learner_and_batch
     online, target = learner.loss.value_network_params, learner.loss.target_value_network_params
     # The target starts as a copy; another start shows that it moves, and by how much.
@@ -55,7 +55,7 @@ def test_an_update_is_adam_on_clipped_gradients(learner_and_batch):
         torch.testing.assert_close(target_after[name], moved, atol=1e-6, rtol=0)
 
 
-def test_the_average_keeps_its_share_of_the_old_weights(learner_and_batch):
+def test_the_average_is_exponential(learner_and_batch):
     """PyTorch's running average starts as a copy at its first update."""
     learner, batch = learner_and_batch
     learner.update(batch)
@@ -77,7 +77,7 @@ def test_a_value_that_is_not_finite_does_not_reach_the_weights(learner_and_batch
     assert all(map(torch.equal, before, learner.loss.parameters()))
 
 
-def test_the_learning_rate_falls_in_a_straight_line(learner_and_batch):
+def test_the_learning_rate_falls_linearly(learner_and_batch):
     learner, _ = learner_and_batch
     cfg, rates = learner.cfg.train, []
     for share in (0.0, 0.25, 1.0, 2.0):

@@ -80,7 +80,7 @@ def test_a_solved_run_ends(cfg):
 
 
 @pytest.mark.parametrize("stop", range(20))
-def test_a_loop_goes_on_from_its_progress(cfg, stop):
+def test_a_loop_continues_from_saved_progress(cfg, stop):
     """Stopped after any event, and continued with the saved counters: the same events, in the same order."""
     whole = list(loop(*parts(cfg), Progress()))
     assert len(whole) == 20
@@ -99,7 +99,7 @@ def test_the_step_counter_orders_checkpoints(cfg):
     assert steps == sorted(set(steps))
 
 
-def test_progress_is_plain_values(cfg):
+def test_progress_survives_a_round_trip(cfg):
     progress = Progress()
     list(loop(*parts(cfg), progress))
     again = Progress()

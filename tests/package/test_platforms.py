@@ -66,7 +66,7 @@ def test_every_module_imports_and_a_run_trains_and_resumes(workers, tmp_path):
         "import os; os.mkdir('d'); f = open('d/a', 'w'); os.replace('d', 'e')",
     ],
 )
-def test_the_pretence(script, tmp_path):
+def test_the_imitation_of_windows(script, tmp_path):
     """What must fail on Windows fails in a module of the package, and works in others."""
     as_module = f"exec({script!r}, {{'__name__': 'recdqn.module'}})"
     command = [sys.executable, HERE / "windows.py", as_module]

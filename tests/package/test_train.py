@@ -1,3 +1,5 @@
+"""Training: what it counts, repeats, logs and refuses."""
+
 import math
 import tempfile
 from pathlib import Path
@@ -24,8 +26,8 @@ def short_run():
     return train(cfg, progress=False)
 
 
-def test_counts(short_run):
-    """8 collections of 64 frames, the first 4 of them warm-up, evaluations after the 6th and the last."""
+def test_frames_updates_and_epsilon_of_each_evaluation(short_run):
+    """8 collections of 64 frames, the first 4 of them warm-up, evaluations after the 6th and 8th."""
     assert [row["frames"] for row in short_run.metrics] == [384, 512]
     assert [row["updates"] for row in short_run.metrics] == [2 * 3, 2 * 5]
     assert all(len(row["returns"]) == 3 for row in short_run.metrics)
@@ -43,11 +45,11 @@ def test_same_seed_same_metrics_and_weights(short_run):
         assert torch.equal(a, b)
 
 
-def test_another_seed_other_metrics(short_run):
+def test_another_seed_gives_different_metrics(short_run):
     assert without_time(train(short_run.cfg.replace(seed=1), progress=False)) != without_time(short_run)
 
 
-def test_leaves_the_callers_state_alone(short_run, tmp_path, monkeypatch):
+def test_the_callers_threads_random_state_and_files_are_left_alone(short_run, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     torch.set_num_threads(2)
     numbers = GlobalRNGState()
@@ -61,15 +63,15 @@ def test_leaves_the_callers_state_alone(short_run, tmp_path, monkeypatch):
 
 
 def test_stops_when_solved(tiny):
-    """With a threshold that anybody reaches, the first evaluation ends training, after a confirmation."""
+    """The first evaluation reaches the threshold; the confirmation has its own episodes and seed."""
     run = train(tiny.replace(train={"solved_return": 1.0, "solved_episodes": 7}), progress=False)
     assert len(run.metrics) == 1
     assert len(run.final.returns) == 7
     assert run.final == evaluate(run.policy, run.cfg.env, episodes=7, seed=run.cfg.train.total_frames)
 
 
-def test_policy_is_the_running_average(tiny):
-    """With average=0 it is the network itself; with 1 it is what the first update left."""
+def test_the_returned_policy_is_the_running_average(tiny):
+    """With average=0 it is the last network, with average=1 the one after the first update."""
     last, first = (train(tiny.replace(train={"average": a}), progress=False) for a in (0.0, 1.0))
     between = train(tiny.replace(train={"average": 0.5}), progress=False)
     a, b, c = (torch.cat([p.flatten() for p in run.policy.parameters()]) for run in (last, first, between))
@@ -77,14 +79,13 @@ def test_policy_is_the_running_average(tiny):
     assert (c - a).norm() < (a - b).norm() and (c - b).norm() < (a - b).norm()
 
 
-def test_learns(tiny):
-    """With more frames and updates, the loss falls well below its first value."""
+def test_the_loss_falls(tiny):
     cfg = tiny.replace(train={"total_frames": 4_096, "updates": 8, "eval_every": 8, "learning_rate": 3e-3})
     losses = [row["loss"] for row in train(cfg, progress=False).metrics]
     assert losses[-1] < losses[0] / 2
 
 
-def test_pixels_make_finite_updates():
+def test_updates_from_pixels_are_finite():
     cfg = Config.preset("pixel-cartpole").replace(
         env={"num_envs": 2},
         train={
@@ -115,13 +116,13 @@ def test_pixels_make_finite_updates():
         ({"env": {"num_envs": 64}}, ConfigError, "frames_per_batch=64: expected at least two steps of each"),
     ],
 )
-def test_refused_before_anything_is_made(tiny, tmp_path, changes, error, message):
+def test_settings_are_refused_before_a_file_is_written(tiny, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
         train(tiny.replace(**changes), out=tmp_path / "run", progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_loggers(tiny, tmp_path):
+def test_a_logger_writes_the_mean_return_of_each_evaluation(tiny, tmp_path):
     with pytest.raises(UserError, match="logger='csv' needs a folder"):
         train(tiny, logger="csv", progress=False)
     run = train(tiny, out=tmp_path / "run", logger="csv", progress=False)
@@ -131,7 +132,7 @@ def test_loggers(tiny, tmp_path):
     assert float(logged[0].split(",")[1]) == pytest.approx(mean)
 
 
-def test_missing_logger_package(tiny, tmp_path, monkeypatch):
+def test_a_missing_logger_package_is_named(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package wandb: pip install wandb"):
         train(tiny, out=tmp_path / "run", logger="wandb", progress=False)

@@ -1,4 +1,4 @@
-"""Planted bugs of the policy, and of the way its state takes through the environment."""
+"""Planted bugs of the policy, and of the path of its state through the environment."""
 
 import torch
 from pipelines import C, H, lstm, network, pipeline, primed, primer, select, small, vector_env
@@ -35,14 +35,14 @@ class Keep(Transform):
 
 
 class AlwaysRandom(nn.Module):
-    """Exploration that does not ask for the exploration type."""
+    """Exploration that ignores the exploration type."""
 
     def forward(self, action):
         return nn.functional.one_hot(torch.randint(2, action.shape[:-1]), 2)
 
 
 def by_hand(*keys, out):
-    """A policy whose state has these names, with a primer that fits."""
+    """A policy whose state has these keys, with a matching primer."""
     policy = network(lstm(in_keys=["embed", *keys], out_keys=["memory", *out]))
     return {"env": vector_env(primer(*keys)), "policy": policy}
 

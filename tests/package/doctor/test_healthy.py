@@ -1,4 +1,4 @@
-"""The doctor finds nothing in pipelines without bugs, whoever wrote their parts."""
+"""The doctor finds nothing in pipelines without bugs, made with this package, with TorchRL or by hand."""
 
 from functools import partial
 
@@ -120,7 +120,7 @@ def classic(statistics: dict):
 
 
 def test_the_classic_tutorials_settings():
-    """Its statistics and its loss are wrong, its images are large; the rest is right."""
+    """Its statistics and its loss are wrong and its images take much memory; the rest is right."""
     wasteful = ["pixels-float32", "pixels-twice"]
     published = classic({"reduce_dim": [0, 1, 2], "cat_dim": 0, "keep_dims": [0]})
     assert codes(diagnose(**published)) == ["norm-per-column", "target-leak", *wasteful]

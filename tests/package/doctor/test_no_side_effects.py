@@ -1,4 +1,4 @@
-"""An examination leaves the parts and the random number generators as they were."""
+"""diagnose leaves the parts and the random number generators as they were."""
 
 import random
 
@@ -17,7 +17,7 @@ from recdqn.doctor import BUGS
 
 
 def everything(parts: dict) -> list:
-    """All that an examination could change, one after another."""
+    """Return everything that ``diagnose`` could change."""
     env, buffer, loss = parts["env"], parts["buffer"], parts["loss"]
     envs = env.base_env.unwrapped.envs
     return [
@@ -58,8 +58,8 @@ def test_nothing_is_changed():
     assert parts["loss"](parts["buffer"].sample())["loss"].isfinite() and len(following) == 4
 
 
-def test_an_environment_that_draws_still_draws():
-    """Its surfaces cannot be copied; the copy draws on others."""
+def test_an_environment_that_renders_still_renders():
+    """A pygame surface cannot be copied; the copy creates its own."""
     env = make_env(small("pixel-cartpole", num_envs=1).env)
     env.set_seed(0)
     frame = env.reset()["pixels"]
@@ -71,16 +71,16 @@ def test_an_environment_that_draws_still_draws():
 
 @pytest.mark.parametrize("own_generator", [False, True])
 @pytest.mark.parametrize("sampler", [slices, RandomSampler])
-def test_the_next_batch_is_the_one_it_would_have_been(sampler, own_generator):
+def test_the_next_batch_is_the_same_as_without_diagnose(sampler, own_generator):
     batches = []
-    for examined in (False, True):
+    for diagnosed in (False, True):
         generator = torch.Generator().manual_seed(5) if own_generator else None
         storage = LazyTensorStorage(2_000)
         buffer = TensorDictReplayBuffer(
             storage=storage, sampler=sampler(), batch_size=64, generator=generator
         )
         buffer.extend(played()[1])
-        if examined:
+        if diagnosed:
             diagnose(buffer=buffer)
         torch.manual_seed(5)
         batches.append(buffer.sample()["index"])

@@ -1,4 +1,4 @@
-"""Every code has planted bugs; each is found, it alone, and the message names what is wrong."""
+"""Each planted bug gives exactly one finding, whose message names the faulty entry or part."""
 
 import planted_data
 import planted_env

@@ -1,6 +1,4 @@
-"""The report, the reasons for what was not checked, and parts that cannot be used."""
-
-import doctest
+"""The report, reasons for skipped checks, and parts of a wrong type."""
 
 import pytest
 import torch
@@ -10,16 +8,9 @@ from planted_loss import stock_loss
 from torch import nn
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-import recdqn
 from recdqn import diagnose
 from recdqn.doctor import BUGS, Finding, Report
 from recdqn.errors import UserError
-
-
-def test_the_example_is_true():
-    names = {name: getattr(recdqn, name) for name in recdqn.__all__}
-    (example,) = doctest.DocTestFinder().find(diagnose, globs=names)
-    assert doctest.DocTestRunner().run(example).failed == 0 and example.examples
 
 
 def test_report_in_a_terminal_and_in_a_notebook():
@@ -57,14 +48,14 @@ def test_errors_come_first():
         ),
     ],
 )
-def test_what_was_not_checked_has_a_reason(parts, code, reason):
+def test_skipped_checks_have_a_reason(parts, code, reason):
     report = diagnose(**parts())
     assert report.skipped[code] == reason
     assert set(report.skipped) | set(report.checked) == set(BUGS)
     assert f"not checked, {reason}: " in " ".join(str(report).split())
 
 
-def test_a_part_that_does_not_run_hides_no_other():
+def test_a_part_that_raises_does_not_hide_the_findings_of_others():
     def broken(batch):
         raise ValueError("no such key\nsecond line")
 
