@@ -35,6 +35,12 @@ def test_every_line_is_one_exact_version():
     assert len({canonicalize_name(pin.name) for pin in PINS}) == len(PINS)
 
 
+def test_every_requirement_is_named_once():
+    for extra, lines in {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items():
+        names = [canonicalize_name(Requirement(line).name) for line in lines]
+        assert len(set(names)) == len(names), extra
+
+
 def test_every_requirement_is_pinned():
     """Those of every extra, and those that what is installed has in its turn."""
     pinned = {canonicalize_name(pin.name) for pin in PINS}

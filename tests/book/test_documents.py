@@ -1,0 +1,33 @@
+"""README and CONTRIBUTING name files and commands of the project that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MADE = ("_build/", ".venv/", "runs/")  # by a command
+each_document = pytest.mark.parametrize("document", ["CONTRIBUTING.md", "README.md", "benchmarks/NOTES.md"])
+
+
+@each_document
+def test_every_path_exists(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    quoted = re.findall(r"(?<!`)`([\w./-]+)`(?!`)", text)
+    paths = {name for name in quoted if "/" in name or re.search(r"\.(md|py|json|toml|txt|yml|bib)$", name)}
+    paths -= {"release.yml"}  # the name alone, as PyPI asks for it
+    missing = {path for path in paths if not path.startswith(MADE) and not (ROOT / path).exists()}
+    if document == "README.md":  # its table names modules
+        missing = {path for path in missing if not (ROOT / "recdqn" / path).exists()}
+    assert missing == set()
+
+
+@each_document
+def test_every_make_target_and_module_exists(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"(?m)(?:`|^    |=smoke )make ([a-z]+)", text)
+    assert [name for name in targets if not re.search(rf"(?m)^{name}:", makefile)] == []
+    modules = re.findall(r"python -m ((?:recdqn|benchmarks)[\w.]*)", text)
+    files = [ROOT / name.replace(".", "/") for name in modules]
+    assert [f for f in files if not (f.with_suffix(".py").is_file() or (f / "__main__.py").is_file())] == []
