@@ -60,6 +60,8 @@ class EnvConfig(Part):
         workers: run each environment in its own process, for environments that are slow, hang or crash. An
             evaluation starts one process for each of its episodes.
         step_seconds: time limit for one step or reset of all workers, in seconds.
+        replay_seconds: time limit for replaying the actions of the current episodes when a run is resumed, in
+            seconds; after that, new episodes begin.
     """
 
     id: Name = ENV_ID
@@ -73,6 +75,7 @@ class EnvConfig(Part):
     max_steps: Annotated[Int, Field(ge=1, le=1_000_000)] = 10_000
     workers: Bool = False
     step_seconds: Annotated[Float, Field(ge=0.01, le=1_000_000)] = 60.0
+    replay_seconds: Annotated[Float, Field(ge=0, le=1_000_000)] = 60.0
 
 
 @settings

@@ -14,10 +14,10 @@ import torch
 from torchrl.checkpoint import GlobalRNGState
 from tqdm import tqdm
 
-from recdqn.collect import make_collector
+from recdqn.collect import CollectorState, make_collector
 from recdqn.config import Config
 from recdqn.envs import add_primers, make_env
-from recdqn.envs.replayable import Collection, seed_globals
+from recdqn.envs.replayable import seed_globals
 from recdqn.errors import NotFinite, UserError, first_line
 from recdqn.evaluation import Evaluation, evaluate
 from recdqn.learner import Learner
@@ -77,8 +77,6 @@ def resume(
 
     Parameters, target network, optimiser, exploration, replay buffer, collector, episodes, random numbers,
     metrics and counters are restored, so on one CPU thread the run ends as if it had never stopped; only
-    ``"seconds"`` differ. Where an environment's episode cannot be restored exactly, its episodes begin anew,
-    and a line says so.
 
     Args:
         out: the run folder.
@@ -116,7 +114,7 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
 
         checkpoints = None
         if out is not None:
-            collection = Collection(collector, env)
+            collection = CollectorState(collector, env, cfg.env.replay_seconds)
             parts = {"collection": collection, "random": GlobalRNGState(), "progress": at, "buffer": buffer}
             checkpoints = Checkpoints(out, cfg, **learner.parts(), **parts)
             checkpoints.prune()
@@ -202,7 +200,7 @@ def _evaluate(run: Run, number: int) -> tuple[Evaluation, Evaluation | None]:
     return result, confirmed if confirmed.mean >= cfg.solved_return else None
 
 
-def _load(checkpoints: Checkpoints, collection: Collection, at: Progress) -> None:
+def _load(checkpoints: Checkpoints, collection: CollectorState, at: Progress) -> None:
     """Load the newest usable checkpoint, and report what could not be restored."""
     folder, cfg = checkpoints.folder, checkpoints.cfg
     found = checkpoints.load(_say)
@@ -214,8 +212,8 @@ def _load(checkpoints: Checkpoints, collection: Collection, at: Progress) -> Non
     write_config(folder, cfg)  # with the new number of frames
     if not found:
         _say(f"{folder} has no checkpoint that can be used: the run begins again")
-    elif not collection.exact:
-        _say("the state of these environments cannot be known: their episodes begin anew")
+    elif (problem := collection.replay()) is not None:
+        _say(f"{problem}: new episodes begin")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from recdqn.config import EnvConfig
 from recdqn.envs.checked import CheckedEnv, is_vector
 from recdqn.envs.pixels import RenderedPixels, ResizedPixels, prepare_display
 from recdqn.envs.processes import Workers
-from recdqn.envs.replayable import Game
+from recdqn.envs.replayable import Replayable
 from recdqn.errors import LONGEST, ConfigError, MissingAttribute, first_line, resolve
 
 
@@ -109,12 +109,10 @@ def _base_env(cfg: EnvConfig) -> EnvBase:
 def _make_one(cfg: EnvConfig, name: str) -> gym.Env:
     if cfg.observation == "pixels":
         prepare_display()
-    env: gym.Env = CheckedEnv(open_env(cfg), name)
+    env: gym.Env = Replayable(CheckedEnv(open_env(cfg), name), alone=cfg.workers)  # beneath what draws
     if cfg.observation == "pixels":
-        env = RenderedPixels(env, cfg.image_size)
-    elif is_image(env.observation_space):
-        env = ResizedPixels(env, cfg.image_size)
-    return Game(env, alone=cfg.workers)
+        return RenderedPixels(env, cfg.image_size)
+    return ResizedPixels(env, cfg.image_size) if is_image(env.observation_space) else env
 
 
 def open_env(cfg: EnvConfig) -> gym.Env:

@@ -81,6 +81,14 @@ class Workers(gym.vector.AsyncVectorEnv):
         with self._watch(f"set_attr of {name}"):
             self._exchange([("_setattr", (name, value)) for value in each], self._seconds)
 
+    def call_each(
+        self, name: str, arguments: Sequence[tuple[Any, ...]], seconds: float = 0.0
+    ) -> tuple[Any, ...]:
+        """Call a method of each environment with arguments of its own; it may take ``seconds`` longer."""
+        with self._watch(name, seconds):
+            messages: list[tuple[str, Any]] = [("_call", (name, each, {})) for each in arguments]
+            return self._exchange(messages, self._seconds + seconds)
+
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """End the processes, by force where they do not end by themselves."""
         end = time.monotonic()
@@ -112,23 +120,24 @@ class Workers(gym.vector.AsyncVectorEnv):
         return self.call_wait(seconds)
 
     @contextlib.contextmanager
-    def _watch(self, call: str) -> Iterator[None]:
+    def _watch(self, call: str, seconds: float = 0.0) -> Iterator[None]:
         """End all processes if a call fails, and turn what the processes did into one line."""
         try:
             yield
         except BaseException as error:
-            line = self._line(call, error)
+            line = self._line(call, error, seconds)
             self.close(terminate=True)
             if line is None:
                 raise
             raise UserError(line) from error
 
-    def _line(self, call: str, error: BaseException) -> str | None:
+    def _line(self, call: str, error: BaseException, seconds: float) -> str | None:
         """Describe what happened, or return ``None`` if the error is clear on its own."""
         if isinstance(error, multiprocessing.TimeoutError):
             late = [copy for copy, pipe in enumerate(self.parent_pipes) if not pipe.poll()]
+            limit = f"{seconds:g} seconds and " if seconds else ""
             return (
-                f"{self._named(late)} failed: {call} took more than step_seconds={self._seconds:g}; "
+                f"{self._named(late)} failed: {call} took more than {limit}step_seconds={self._seconds:g}; "
                 "raise that, or look for what it waits for"
             )
         if isinstance(error, EOFError | OSError | queue.Empty):

@@ -79,6 +79,7 @@ CALLS = {
     "metadata": lambda workers: workers.get_attr("metadata"),
     # A worker that is stopped does not read this message, which is longer than a pipe holds.
     "set_attr of note": lambda workers: workers.set_attr("note", ["x" * 1_000_000, "y", "z"]),
+    "has_wrapper_attr": lambda workers: workers.call_each("has_wrapper_attr", [("x" * 1_000_000,)] * 3),
 }
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 
 import gymnasium as gym
 import numpy as np
@@ -132,6 +133,23 @@ class GreyPicture(Picture):
 class FlatPicture(Picture):
     shape, colour = (60, 80), 200
     observation_space = Box(0, 255, shape, np.uint8)
+
+
+class SystemEntropy(Walk):
+    """Does not repeat itself."""
+
+    def reward(self):
+        return os.urandom(1)[0] / 256
+
+
+class CountsInClass(Walk):
+    """Counts the steps of all copies in the class."""
+
+    count = 0
+
+    def reward(self):
+        CountsInClass.count += 1
+        return 1 / self.count
 
 
 # Environments that make_env refuses

@@ -161,7 +161,7 @@ def test_a_function_without_a_name_is_refused(function):
 
 def test_configurations_from_before_these_fields():
     values = Config.preset("pixel-cartpole").to_dict()
-    for name in ("id", "visible", "max_steps", "workers", "step_seconds"):
+    for name in ("id", "visible", "max_steps", "workers", "step_seconds", "replay_seconds"):
         del values["env"][name]
     assert Config.from_dict(values) == Config.preset("pixel-cartpole")
 
