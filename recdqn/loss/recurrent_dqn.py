@@ -87,6 +87,7 @@ class RecurrentDQNLoss(DQNLoss):
             entry.
     """
 
+    # TorchRL 0.14.1's losses are extended through _AcceptedKeys, _loss_mask_keys and _reduce_loss.
     @dataclass
     class _AcceptedKeys(DQNLoss._AcceptedKeys):
         step_count: NestedKey = "step_count"
