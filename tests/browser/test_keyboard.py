@@ -1,4 +1,4 @@
-"""The keyboard alone reaches every control, shows where it is, and works it."""
+"""The keyboard alone reaches every control, the focus is visible, and keys work."""
 
 import pytest
 from playwright.sync_api import expect

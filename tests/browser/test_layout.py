@@ -1,4 +1,4 @@
-"""Nothing overflows at any width, both themes are there, and every figure can be read in both."""
+"""Nothing overflows at any width, and figures are legible in both themes."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Every page loads without a complaint, from the site alone, and every link and picture leads somewhere."""
+"""Every page loads without errors and from the site alone, and its links and images lead somewhere."""
 
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urldefrag
@@ -10,7 +10,7 @@ from reader import new_context, settle
 
 @dataclass
 class Visit:
-    """What one page did while it loaded, and what its document holds then."""
+    """Messages and requests while a page loads, and the contents of its document."""
 
     console: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -59,37 +59,23 @@ def visits(browser, address):
     return seen
 
 
-def test_loads_in_silence(visits, name):
-    assert visits[name].console == []
-
-
-def test_loads_everything_from_the_site(visits, name):
-    assert visits[name].failed == []
-    assert visits[name].elsewhere == []
-
-
-def test_pictures(visits, name):
-    assert visits[name].pictures > 0  # the logo at least
-    assert visits[name].broken == []
-
-
-def test_ids_are_unique(visits, name):
-    ids = visits[name].ids
-    assert sorted({i for i in ids if ids.count(i) > 1}) == []
-
-
-def test_links(visits, name, address):
-    links = [link for link in visits[name].links if link.startswith(address)]
+def test_page(visits, name, address):
+    """No console message, nothing from elsewhere, every image loads, and every link leads somewhere."""
+    seen = visits[name]
+    assert seen.console == []
+    assert seen.failed == seen.elsewhere == seen.broken == []
+    assert seen.pictures > 0  # at least the logo
+    assert sorted({i for i in seen.ids if seen.ids.count(i) > 1}) == []
+    links = [link for link in seen.links if link.startswith(address)]
     assert links
-    dead = []
-    for link in links:
-        target, anchor = urldefrag(link.removeprefix(address))
-        target = unquote(target.partition("?")[0]) or "index.html"
-        if not (SITE / target).is_file():
-            dead.append(link)
-        elif anchor and target in visits and unquote(anchor) not in visits[target].ids:
-            dead.append(link)
-    assert dead == []
+    assert [link for link in links if is_dead(link.removeprefix(address), visits)] == []
+
+
+def is_dead(link: str, visits: dict[str, Visit]) -> bool:
+    target, anchor = urldefrag(link)
+    target = unquote(target.partition("?")[0]) or "index.html"
+    missing = anchor and target in visits and unquote(anchor) not in visits[target].ids
+    return missing or not (SITE / target).is_file()
 
 
 def test_front_door(page, address):

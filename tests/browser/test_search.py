@@ -1,4 +1,4 @@
-"""The search page finds what a reader looks for."""
+"""Search finds the pages that explain a term."""
 
 import pytest
 
