@@ -103,9 +103,8 @@ def hidden_values(subject: Subject) -> Found:
         k: v.double() for k, v in values.items() if v.is_floating_point() and v.shape[-1] <= VECTOR_SIZE
     }
     for key, value in values.items():
-        shown = (
-            _squared_correlation(value, truth).amax(0) > SHOWN
-        )  # elements of the truth that are in this entry
+        # Elements of the truth that are in this entry
+        shown = _squared_correlation(value, truth).amax(0) > SHOWN
         if not shown.any() or shown.all():
             continue
         expected = _explained(truth[:, shown], truth)
