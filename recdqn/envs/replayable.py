@@ -27,12 +27,12 @@ class Replayable(gym.Wrapper):
 
     That is the state of the random generators at the last reset, the seed, and the actions since. A replay
     resets the environment and takes the same actions. Then it compares a checksum of everything that the
-    environment returned in the episode, and of its random generators at the end. So it is exact for any
-    deterministic environment, and notices where one is not. The only exception is a state that outlives an
-    episode and has not yet changed what the environment returns.
+    environment returned in the episode, and of its random generators at the end.
 
-    Random generators are the NumPy generators that the environment and its wrappers keep as attributes, and
-    those of their spaces.
+    The random generators are the NumPy generators that the environment and its wrappers keep as attributes,
+    and those of their spaces. A replay is exact if nothing but these and the actions decides what an episode
+    returns, and the comparison fails if something else does. It cannot notice a state that outlives an
+    episode and has not changed anything in the current one.
 
     Args:
         env: an environment with discrete actions.
