@@ -58,6 +58,7 @@ types: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -c 'import sb3_contrib' 2>/dev/null || $(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(ROWS)
+	$(BIN)/python -m recdqn.book.write
 
 results: $(STAMP)
 	for seed in 0 1 2 3 4; do rm -rf results/masked-cartpole/seed-$$seed && \

@@ -1,9 +1,11 @@
-"""README and CONTRIBUTING name files and commands of the project that exist."""
+"""Documents name files, commands and settings of the project that exist."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from recdqn import Config
 
 ROOT = Path(__file__).parents[2]
 MADE = ("_build/", ".venv/", "runs/")  # by a command
@@ -17,8 +19,6 @@ def test_every_path_exists(document):
     paths = {name for name in quoted if "/" in name or re.search(r"\.(md|py|json|toml|txt|yml|bib)$", name)}
     paths -= {"release.yml"}  # the name alone, as PyPI asks for it
     missing = {path for path in paths if not path.startswith(MADE) and not (ROOT / path).exists()}
-    if document == "README.md":  # its table names modules
-        missing = {path for path in missing if not (ROOT / "recdqn" / path).exists()}
     assert missing == set()
 
 
@@ -31,3 +31,14 @@ def test_every_make_target_and_module_exists(document):
     modules = re.findall(r"python -m ((?:recdqn|benchmarks)[\w.]*)", text)
     files = [ROOT / name.replace(".", "/") for name in modules]
     assert [f for f in files if not (f.with_suffix(".py").is_file() or (f / "__main__.py").is_file())] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/whats-next.md"])
+def test_every_setting_is_accepted(page):
+    """Arguments of ``Config.replace``, as in ``env={"num_envs": 8}``."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"(?:env|policy|loss|replay|train)=\{[^}]*\}", text)
+    assert found
+    for arguments in found:
+        changed = eval(f"cfg.replace({arguments})", {"cfg": Config()})
+        assert changed != Config(), arguments

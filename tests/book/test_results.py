@@ -21,7 +21,7 @@ from recdqn.book.recorded import (
     recorded_runs,
 )
 from recdqn.book.tables import bench_table, results_table, summary_table
-from recdqn.book.write import CURVES, README, write_curves, write_tables
+from recdqn.book.write import CURVES, NOTES, README, write_curves, write_tables
 from recdqn.errors import ConfigError, UserError
 from recdqn.presets import PRESETS
 
@@ -32,9 +32,13 @@ def between(text, name):
     return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
 
 
-@pytest.mark.parametrize(("name", "table"), [("results", results_table), ("summary", summary_table)])
-def test_readme_shows_the_tables_of_the_recorded_runs(name, table):
-    assert between(README.read_text(encoding="utf-8"), name) == table()
+@pytest.mark.parametrize(
+    ("path", "name", "table"),
+    [(README, "results", results_table), (README, "summary", summary_table), (NOTES, "bench", bench_table)],
+    ids=["results", "summary", "bench"],
+)
+def test_documents_show_the_recorded_tables(path, name, table):
+    assert between(path.read_text(encoding="utf-8"), name) == table()
 
 
 def test_figures_in_the_readmes_prose_are_those_of_the_code():
@@ -247,16 +251,16 @@ def test_writing_the_tables_changes_nothing_else(tmp_path):
     readme.write_text(
         "a\n<!-- summary -->\nold\n<!-- /summary -->\nb\n<!-- results --><!-- /results -->\nc\n"
     )
+    summary, results = summary_table(tmp_path / "results"), results_table(tmp_path / "results")
     for _ in range(2):
-        write_tables(readme, tmp_path / "results")
-        summary, results = summary_table(tmp_path / "results"), results_table(tmp_path / "results")
+        write_tables(readme, {"results": results, "summary": summary})
         assert readme.read_text() == (
             f"a\n<!-- summary -->\n{summary}\n<!-- /summary -->\nb\n"
             f"<!-- results -->\n{results}\n<!-- /results -->\nc\n"
         )
     readme.write_text("<!-- results --><!-- /results -->")
     with pytest.raises(UserError, match="needs the lines <!-- summary --> and <!-- /summary -->"):
-        write_tables(readme, tmp_path / "results")
+        write_tables(readme, {"results": results, "summary": summary})
 
 
 def test_the_curves_file_repeats_and_knows_its_runs(tmp_path):
