@@ -2,7 +2,8 @@
 
 Each setting shows its default and its range, as pydantic checks them, in place of its type. A class shows the
 arguments of its own ``__init__``, not the ``*args`` of a class above it. A command shows the types of its
-arguments, without what tyro needs to know about them.
+arguments, without what tyro needs to know about them. The directive ``{presets}`` makes a table of the values
+of all settings in each preset.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import inspect
 import re
 from typing import Any, get_type_hints
 
+from about import Computed
 from sphinx.application import Sphinx
 from sphinx.util.inspect import stringify_signature
 
 from recdqn.cli import COMMANDS
-from recdqn.fields import Part, expected, schemas
+from recdqn.config import Config
+from recdqn.fields import Part, dotted, expected, schemas
+from recdqn.presets import PRESETS
 
 ATTRIBUTE = re.compile(r"\.\. attribute:: (.+)")  # as napoleon writes one line below "Attributes:"
 
@@ -48,6 +52,31 @@ def with_limits(part: type, lines: list[str]) -> list[str]:
     return [*out, "", *waiting]
 
 
+def presets_table() -> list[str]:
+    """Return a Markdown table of all settings; rows in which the presets differ come first, in bold."""
+    presets = {name: dotted(Config.preset(name)) for name in PRESETS}
+    same, different = [], []
+    for setting in [setting for setting in dotted(Config()) if setting != "name"]:
+        values = [settings[setting] for settings in presets.values()]
+        differ = any(value != values[0] for value in values)
+        mark = "**" if differ else ""
+        cells = " | ".join(f"{mark}{_value(value)}{mark}" for value in values)
+        (different if differ else same).append(f"| `{setting}` | {cells} |")
+    return [f"| setting | {' | '.join(presets)} |", "|---" * (1 + len(presets)) + "|", *different, *same]
+
+
+def _value(value: Any) -> str:
+    return f"{value:,}" if type(value) in (int, float) else f"`{value!r}`"
+
+
+class Presets(Computed):
+    """``{presets}``: the values of all settings in each preset."""
+
+    def markdown(self) -> list[str]:
+        """Return the table."""
+        return presets_table()
+
+
 def add_limits(app: Sphinx, what: str, name: str, part: Any, options: Any, lines: list[str]) -> None:
     """Change the docstring of a class of settings, after napoleon has read it."""
     if what == "class" and Part in part.__mro__:
@@ -73,6 +102,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     for command in COMMANDS.values():
         command.__annotations__ = get_type_hints(command)
+    app.add_directive("presets", Presets)
     app.connect("autodoc-process-docstring", add_limits, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", own_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

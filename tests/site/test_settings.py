@@ -4,12 +4,13 @@ import inspect
 import re
 
 import pytest
-from settings import limits, own_signature, with_limits
+from settings import limits, own_signature, presets_table, with_limits
 from sphinx.ext.napoleon import GoogleDocstring
 
 from recdqn import RecurrentDQNLoss
 from recdqn.config import Config, EnvConfig, LossConfig, PolicyConfig, ReplayConfig, TrainConfig
 from recdqn.errors import ConfigError
+from recdqn.presets import PRESETS
 from recdqn.replay import SliceReplayBuffer
 
 
@@ -56,3 +57,16 @@ def test_a_class_shows_its_own_arguments():
     assert ours.startswith("(value_network, ") and "burn_in=0" in ours and "self" not in ours
     assert shown(RecurrentDQNLoss, "(a, b)") is None
     assert own_signature(None, "function", "", limits, None, "(*args)", None) is None
+
+
+def test_the_table_of_presets():
+    head, _, *rows = presets_table()
+    assert head == "| setting | masked-cartpole | pixel-cartpole |"
+    table = {row.split("`")[1]: row for row in rows}
+    assert table["replay.capacity"] == "| `replay.capacity` | **60,000** | **16,000** |"
+    assert table["loss.gamma"] == "| `loss.gamma` | 0.99 | 0.99 |"
+    assert table["env.observation"] == "| `env.observation` | **`'masked'`** | **`'pixels'`** |"
+    bold = ["**" in row for row in rows]
+    assert bold == sorted(bold, reverse=True)
+    assert sum(bold) == sum(map(len, PRESETS["pixel-cartpole"].values()))
+    assert len(rows) == len(table) > 40
