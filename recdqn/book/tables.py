@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping
@@ -70,6 +71,38 @@ def bench_table(rows: Mapping[str, Record] | None = None) -> str:
         ratio = "–" if row["ratio"] is None else figure(row["ratio"])
         met = "yes" if row["met"] else "no"
         lines.append(f"| {name} | {row['what']} | {ours} | {other} | {ratio} | {row['must']} | {met} |")
+    return "\n".join(lines)
+
+
+def backends_table(folder: Path = RESULTS) -> str:
+    """Return a table of TorchRL's recurrent backends on a CPU and a GPU, and name these machines."""
+    devices = {name: json.loads((folder / f"backends-{name}.json").read_text()) for name in ("cpu", "cuda")}
+    lines = [
+        "| backend | CPU, ms | times `pad` | first pass, s | GPU, ms | times `pad` | first pass, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = {name: {row["way"]: row for row in saved["rows"]} for name, saved in devices.items()}
+    for way in rows["cpu"]:
+        cells = []
+        for by_way in rows.values():
+            row = by_way[way]
+            if "error" in row:
+                cells += ["–", "–", "–"]
+            else:
+                cells += [
+                    f"{row['ms']:.1f}",
+                    f"{row['ms'] / row['pad_ms']:.2f}",
+                    f"{row['first_seconds']:.1f}",
+                ]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    made = {name: saved["manifest"] for name, saved in devices.items()}
+    versions = {name: manifest["versions"]["torch"] for name, manifest in made.items()}
+    lines += [
+        "",
+        f"CPU: {made['cpu']['machine']['processor']}, one thread, torch {versions['cpu']}. "
+        f"GPU: {made['cuda']['gpu']}, torch {versions['cuda']}. Both with torchrl "
+        f"{made['cuda']['versions']['torchrl']}. A dash: the backend does not run there.",
+    ]
     return "\n".join(lines)
 
 

@@ -1,0 +1,38 @@
+"""The drawing of the training loop and the strip of chapters."""
+
+import re
+
+import loop_map
+import pytest
+
+BOOK = loop_map.FOLDER.parents[1]
+
+
+def test_every_box_leads_to_the_chapter_that_it_names():
+    found = re.findall(r'<a href="\.\./(\S+)\.html" class="part">.*?chapter (\d)</text>', page(), re.DOTALL)
+    assert len(found) == 2 * len(loop_map.PARTS)  # two layouts
+    for chapter, number in found:
+        assert chapter.startswith(f"chapters/{int(number):02}-")
+        assert (BOOK / f"{chapter}.ipynb").is_file()
+
+
+def page():
+    return loop_map.drawing("../")
+
+
+@pytest.mark.parametrize("layout", loop_map.SIZES)
+def test_boxes_lie_inside_and_apart(layout):
+    width, height = loop_map.SIZES[layout]
+    corners = [getattr(part, layout) for part in loop_map.PARTS.values()]
+    for x, y in corners:
+        assert 0 <= x <= width - loop_map.WIDTH and 0 <= y <= height - loop_map.HEIGHT
+        apart = [(abs(x - a) >= loop_map.WIDTH or abs(y - b) >= loop_map.HEIGHT) for a, b in corners]
+        assert sum(apart) == len(corners) - 1  # all but itself
+
+
+def test_the_strip_marks_one_chapter_and_links_the_others():
+    html = loop_map.strip("../", 3)
+    assert re.findall(r'aria-current="page">(\d)', html) == ["3"]
+    links = re.findall(r'href="\.\./(\S+)\.html"', html)
+    assert len(links) == len(loop_map.STRIP) - 1
+    assert all((BOOK / f"{link}.ipynb").is_file() for link in links)
