@@ -23,22 +23,29 @@ Record = dict[str, Any]  # the contents of a JSON file, or a part of them
 Axis = Literal["frames", "minutes"]
 
 
-def recorded_runs(preset: str, folder: Path = RESULTS) -> list[Record]:
-    """Return the recorded runs of ``preset``, ordered by seed.
+def recorded_runs(name: str, folder: Path = RESULTS) -> list[Record]:
+    """Return the recorded runs in ``folder / name``, ordered by seed.
 
     Each has ``"path"``, ``"seed"``, ``"config"``, ``"manifest"``, ``"evaluations"`` and ``"final"`` (``None``
-    for a run that was not solved), as :func:`recdqn.run.folder.save_checkpoint` wrote them.
+    for a run that was not solved), as :func:`recdqn.run.folder.save_checkpoint` wrote them. ``"config"`` is
+    ``None`` for a run of another program.
+
+    Args:
+        name: a preset, or another folder of runs, such as ``"classic-tutorial/0"``.
+        folder: where the recorded runs are.
 
     Raises:
         UserError: if there is no recorded run.
     """
     runs = []
-    for path in sorted((folder / preset).glob("seed-*")):
-        config, metrics, manifest = (json.loads((path / n).read_text()) for n in (CONFIG, METRICS, MANIFEST))
-        runs.append({"path": path, "seed": config["seed"], "config": config, "manifest": manifest} | metrics)
+    for path in sorted((folder / name).glob("seed-*")):
+        metrics, manifest = (json.loads((path / file).read_text()) for file in (METRICS, MANIFEST))
+        config = json.loads((path / CONFIG).read_text()) if (path / CONFIG).is_file() else None
+        run = {"path": path, "seed": manifest["seed"], "config": config, "manifest": manifest, "final": None}
+        runs.append(run | metrics)
     if not runs:
         raise UserError(
-            f"no recorded run of {preset!r} in {folder}: clone the repository, or run 'make results'"
+            f"no recorded run of {name!r} in {folder}: clone the repository, or run 'make results'"
         )
     return sorted(runs, key=lambda run: run["seed"])
 

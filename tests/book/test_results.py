@@ -218,7 +218,7 @@ def record(folder, preset, runs):
         path = folder / preset / f"seed-{seed}"
         path.mkdir(parents=True)
         metrics = {key: run[key] for key in ("evaluations", "final")}
-        for name, content in [("config", {"seed": seed}), ("metrics", metrics), ("manifest", {})]:
+        for name, content in [("config", {}), ("metrics", metrics), ("manifest", {"seed": seed})]:
             (path / f"{name}.json").write_text(json.dumps(content))
 
 

@@ -1,5 +1,6 @@
 """The book's figures: a module for each chapter, with a common style in :mod:`recdqn.book.plots.style`."""
 
+from recdqn.book.plots.classic_tutorial import tutorial_curves
 from recdqn.book.plots.field_guide import bug_map
 from recdqn.book.plots.hidden_state import state_flow, state_rows
 from recdqn.book.plots.loss import errors_after_start, errors_by_position, memory_across_slices, slice_steps
@@ -33,6 +34,7 @@ __all__ = [
     "state_flow",
     "state_rows",
     "train_and_test_errors",
+    "tutorial_curves",
     "value_starts",
     "velocity_fits",
 ]
