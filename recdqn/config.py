@@ -83,7 +83,8 @@ class PolicyConfig(Part):
     """The network, from features over the recurrent layer to Q-values, and its exploration.
 
     Attributes:
-        cell: type of the recurrent layer, ``"lstm"`` or ``"gru"``.
+        cell: type of the recurrent layer, ``"lstm"`` or ``"gru"``. ``"none"`` leaves it out: that policy
+            decides from the current observation alone, and shows what memory is worth in a task.
         hidden_size: units of the recurrent layer.
         features: units of the layer before the recurrent one.
         contrast: input value of a black pixel (white is 0).
@@ -97,7 +98,7 @@ class PolicyConfig(Part):
         eps_frames: environment steps over which the share of random actions falls linearly.
     """
 
-    cell: Literal["lstm", "gru"] = "lstm"
+    cell: Literal["lstm", "gru", "none"] = "lstm"
     hidden_size: Units = 64
     features: Units = 64
     contrast: Annotated[Float, Field(ge=0, le=1_000)] = 4.0

@@ -52,8 +52,8 @@ class RecurrentDQNLoss(DQNLoss):
     fewer is left out.
 
     Args:
-        value_network: the policy without exploration, such as ``make_policy(...)[:-1]``; it must read
-            ``"is_init"``.
+        value_network: the policy without exploration, such as ``make_policy(...)[:-1]``. Without a recurrent
+            layer this is the n-step loss of a DQN.
 
     Keyword Args:
         gamma: discount per environment step; 0.99 as in :cite:t:`mnih2015human`.
@@ -80,9 +80,8 @@ class RecurrentDQNLoss(DQNLoss):
     for priorities. A batch without any step in the loss has the loss 0.
 
     Raises:
-        UserError: if ``value_network`` has no recurrent layer, if an argument is out of its range, if an
-            action consists of several choices, and from :meth:`make_value_estimator`, which would have no
-            effect here.
+        UserError: if an argument is out of its range, if an action consists of several choices, and from
+            :meth:`make_value_estimator`, which would have no effect here.
         KeyError: in a call, if the batch lacks the stored recurrent state, the next observation, or another
             entry.
     """
@@ -108,11 +107,6 @@ class RecurrentDQNLoss(DQNLoss):
         reduction: Literal["mean", "sum", "none"] = "mean",
         **kwargs: Any,
     ) -> None:
-        if "is_init" not in getattr(value_network, "in_keys", ()):
-            raise UserError(
-                "value_network has no memory: it does not read 'is_init'; "
-                "put an LSTMModule or a GRUModule in it, or use torchrl's DQNLoss"
-            )
         for name, value, least in (("n_steps", n_steps, 1), ("burn_in", burn_in, 0)):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name}={value!r}: expected a whole number of at least {least}")

@@ -52,7 +52,8 @@ class Unroll:
     """Split a network at the recurrent layer, and run it over slices.
 
     Args:
-        network: reads ``"is_init"``.
+        network: its recurrent layer reads ``"is_init"``. It may have none: then only the last module sees the
+            slices as rows.
 
     Attributes:
         state_keys: keys of the recurrent states.
@@ -65,9 +66,10 @@ class Unroll:
         self.observation_keys = [key for key in keys if key not in ("is_init", *self.state_keys)]
         self._network = network
         modules = list(network.module) if isinstance(network, TensorDictSequential) else [network]
-        first = next(k for k, module in enumerate(modules) if "is_init" in module.in_keys)
         if isinstance(modules[-1], QValueModule):
             modules = modules[:-1]  # only the values are read
+        recurrent = (k for k, module in enumerate(modules) if "is_init" in module.in_keys)
+        first = next(recurrent, len(modules) - 1)
         self._encoder, self._recurrent = modules[:first], modules[first:]
         self._feature_keys: list[NestedKey] = []
         known = {"is_init", *self.state_keys}

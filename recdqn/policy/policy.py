@@ -20,7 +20,7 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     - features to ``"embed"`` (``[..., features]``): :class:`PixelEncoder` for ``"pixels"``, one layer
       for ``"observation"``;
     - ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``), with a state of
-      ``[..., 1, hidden_size]``;
+      ``[..., 1, hidden_size]``; with ``cell="none"`` there is none, and the next module reads ``"embed"``;
     - ``MLP`` to ``"action_value"`` (``[..., actions]``), with initial values near ``initial_value``;
     - ``QValueModule`` to ``"action"``, in the format of the action spec, and ``"chosen_action_value"``;
     - ``EGreedyModule``, which is active unless the exploration type is deterministic. Only its
@@ -56,15 +56,18 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     with torch.no_grad():
         width = features(env.fake_tensordict())["embed"].shape[-1]
 
-    cell = {"lstm": LSTMModule, "gru": GRUModule}[cfg.cell]
-    memory = cell(input_size=width, hidden_size=cfg.hidden_size, in_key="embed", out_key="memory")
+    memory, key = [], "embed"
+    if cfg.cell != "none":
+        cell = {"lstm": LSTMModule, "gru": GRUModule}[cfg.cell]
+        memory = [cell(input_size=width, hidden_size=cfg.hidden_size, in_key=key, out_key="memory")]
+        width, key = cfg.hidden_size, "memory"
 
-    head = MLP(cfg.hidden_size, spec.shape[-1], num_cells=[cfg.head], activation_class=nn.ReLU)
+    head = MLP(width, spec.shape[-1], num_cells=[cfg.head], activation_class=nn.ReLU)
     nn.init.constant_(head[-1].bias, cfg.initial_value)
     return TensorDictSequential(
         features,
-        memory,
-        TensorDictModule(head, in_keys=["memory"], out_keys=["action_value"]),
+        *memory,
+        TensorDictModule(head, in_keys=[key], out_keys=["action_value"]),
         QValueModule(spec=spec),
         EGreedyModule(spec, eps_init=cfg.eps_start, eps_end=cfg.eps_end, annealing_num_steps=cfg.eps_frames),
     )

@@ -24,7 +24,7 @@ CHOOSE = "there is no such setting; choose one of"
             lambda: EnvConfig(workers=True, num_envs=1),
             "env.workers=True: expected False, or env.num_envs of at least 2",
         ),
-        (lambda: PolicyConfig(cell=["lstm"]), "policy.cell=['lstm']: expected one of 'lstm', 'gru'"),
+        (lambda: PolicyConfig(cell=["lstm"]), "policy.cell=['lstm']: expected one of 'lstm', 'gru', 'none'"),
         (lambda: PolicyConfig(eps_end=math.nan), "policy.eps_end=nan: expected a number from 0 to 1"),
         (lambda: PolicyConfig(bfloat16=1), "policy.bfloat16=1: expected True or False"),
         (

@@ -89,7 +89,7 @@ PRESET = ["train", "masked-cartpole"]
         (
             [*PRESET, "--train.updates", "0", "--policy.cell", "foo", "--env.visible", "0", "a"],
             "env.visible[1]='a': expected a whole number from 0 to 1,000,000; "
-            "policy.cell='foo': expected one of 'lstm', 'gru'; "
+            "policy.cell='foo': expected one of 'lstm', 'gru', 'none'; "
             "train.updates=0: expected a whole number from 1 to 100,000",
         ),
         ([*PRESET, "--env.workers", "maybe"], "env.workers='maybe': expected True or False"),

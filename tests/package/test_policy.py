@@ -159,6 +159,19 @@ def test_keys_and_shapes(make, observation, num_envs, cell):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("observation", ["masked", "pixels"])
+def test_without_a_cell_values_depend_on_the_current_observation_alone(make, observation):
+    env, policy = make(observation, cell="none")
+    key = "pixels" if observation == "pixels" else "observation"
+    assert policy.in_keys == [key] and "recurrent_state_h" not in env.observation_spec.keys()
+    data = env.rollout(20, policy, break_when_any_done=False)
+    frames = data[key].flatten(0, 1)
+    by_hand = policy[1].module(policy[0].module(frames))  # features and head, without order or batch
+    torch.testing.assert_close(data["action_value"].flatten(0, 1), by_hand, atol=1e-5, rtol=0)
+    assert policy[1].module[0].in_features == 10  # the features; hidden_size=12 belongs to the cell
+
+
+@torch.no_grad()
 def test_flattened_features_tell_positions_apart(make):
     _, policy = make("pixels", 1)
     pictures = torch.full((3, 1, 84, 84), 255, dtype=torch.uint8)

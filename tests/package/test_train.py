@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchrl.checkpoint import GlobalRNGState
 
-from recdqn import Config, evaluate, train
+from recdqn import Config, evaluate, resume, train
 from recdqn.errors import ConfigError, UserError
 
 
@@ -43,6 +43,16 @@ def test_same_seed_same_metrics_and_weights(short_run):
     assert without_time(again) == without_time(short_run)
     for a, b in zip(short_run.policy.parameters(), again.policy.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_policy_without_memory_trains_and_resumes(short_run, tmp_path):
+    cfg = short_run.cfg.replace(policy={"cell": "none"})
+    whole = train(cfg, progress=False)
+    train(cfg.replace(train={"total_frames": 384}), out=tmp_path / "run", progress=False)
+    longer = resume(tmp_path / "run", frames=512, progress=False)
+    for run in (whole, longer):
+        assert [row["updates"] for row in run.metrics] == [2 * 3, 2 * 5]
+        assert evaluate(run.policy, cfg.env, episodes=3).mean > 0
 
 
 def test_another_seed_gives_different_metrics(short_run):

@@ -17,7 +17,7 @@ from recdqn.replay import SliceReplayBuffer
 def test_defaults_and_ranges_in_words():
     assert limits(EnvConfig, "num_envs") == "Default ``32``; a whole number from 1 to 10,000."
     assert limits(EnvConfig, "workers") == "Default ``False``; True or False."
-    assert limits(PolicyConfig, "cell") == "Default ``'lstm'``; one of 'lstm', 'gru'."
+    assert limits(PolicyConfig, "cell") == "Default ``'lstm'``; one of 'lstm', 'gru', 'none'."
     assert limits(ReplayConfig, "capacity").startswith("Default ``60,000``; a whole number from 1 to")
     assert limits(Config, "env") == ""
 

@@ -33,6 +33,8 @@ def slice_independence(subject: Subject) -> Found:
 
 def temporal_dependence(subject: Subject) -> Found:
     """Change the first observation of every slice; the errors of later steps must change."""
+    if subject.policy_observations and not subject.state_keys:
+        raise Skip("the policy has no recurrent state")
     longer = [indices for indices in subject.slices if len(indices) > 1]
     if not longer:
         raise Skip("every slice of the batch has only one step")

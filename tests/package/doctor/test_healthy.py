@@ -62,6 +62,18 @@ def test_the_package_is_healthy(cfg):
     assert set(report.skipped) == ({"masked-leak"} if pixels else set())  # there is no vector to hide
 
 
+def test_a_policy_without_memory_is_healthy():
+    parts = pipeline(small(cell="none"))
+    report = diagnose(**parts)
+    assert codes(report) == []
+    assert (
+        report.skipped["no-primer"]
+        == report.skipped["recurrent-mode-off"]
+        == "the policy has no recurrent state"
+    )
+    assert codes(diagnose(loss=parts["loss"], buffer=parts["buffer"])) == []
+
+
 @pytest.mark.parametrize("options", [{}, {"traj_key": None, "end_key": ("next", "done"), "num_slices": 8}])
 def test_torchrls_recurrent_settings_are_healthy(options):
     """Collector, slices and an LSTM as TorchRL's recurrent examples set them, on vectors."""

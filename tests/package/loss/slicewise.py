@@ -40,7 +40,7 @@ def random_slice(length: int, generator: torch.Generator, *, cell="lstm", layers
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    states = 2 if cell == "lstm" else 1
+    states = {"lstm": 2, "gru": 1, "none": 0}[cell]
     return Slice(
         observation=normal(length + 1, FEATURES),
         action=torch.randint(ACTIONS, (length,), generator=generator),
@@ -77,7 +77,7 @@ def as_batch(slices: list[Slice], *, categorical=False, seed=0, step_count=False
         n = len(item)
         last = torch.zeros(n, 1, dtype=torch.bool)
         last[-1] = True
-        names = ["recurrent_state_h", "recurrent_state_c"] if len(item.state) == 2 else ["recurrent_state"]
+        names = [[], ["recurrent_state"], ["recurrent_state_h", "recurrent_state_c"]][len(item.state)]
         state, next_state = {}, {}
         for name, start in zip(names, item.state, strict=True):
             noise = torch.randn(2, n, *start.shape, generator=generator, dtype=torch.float64)
@@ -114,13 +114,18 @@ def make_network(
     *, cell="lstm", layers=1, categorical=False, seed=0, memory_key="memory"
 ) -> TensorDictSequential:
     torch.manual_seed(seed)
-    memory = {"lstm": LSTMModule, "gru": GRUModule}[cell](
-        input_size=EMBED, hidden_size=HIDDEN, num_layers=layers, in_key="embed", out_key=memory_key
-    )
+    memory, width = [], EMBED
+    if cell == "none":
+        memory_key = "embed"
+    else:
+        kind, width = {"lstm": LSTMModule, "gru": GRUModule}[cell], HIDDEN
+        memory = [
+            kind(input_size=EMBED, hidden_size=HIDDEN, num_layers=layers, in_key="embed", out_key=memory_key)
+        ]
     network = TensorDictSequential(
         TensorDictModule(nn.Sequential(nn.Linear(FEATURES, EMBED), nn.Tanh()), ["observation"], ["embed"]),
-        memory,
-        TensorDictModule(nn.Linear(HIDDEN, ACTIONS), [memory_key], ["action_value"]),
+        *memory,
+        TensorDictModule(nn.Linear(width, ACTIONS), [memory_key], ["action_value"]),
         QValueModule(action_space="categorical" if categorical else "one-hot"),
     )
     with torch.no_grad():  # large weights, so that memory matters and mistakes are large
@@ -147,7 +152,9 @@ def step_by_step(
     network: TensorDictSequential, item: Slice, *, burn_in=0, state_source="stored"
 ) -> list[Tensor]:
     """Q-values of o_0 ... o_T, by calling torch.nn's own modules once per step."""
-    embed, head = network[0].module, network[2].module
+    embed, head = network[0].module, network[-2].module
+    if not item.state:
+        return [head(embed(observation)) for observation in item.observation]
     memory = network[1].lstm if isinstance(network[1], LSTMModule) else network[1].gru
     states = item.state if state_source == "stored" else [torch.zeros_like(x) for x in item.state]
     state = tuple(states) if isinstance(memory, nn.LSTM) else states[0]

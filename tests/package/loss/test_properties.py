@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from slicewise import (
-    ACTIONS,
-    FEATURES,
     GAMMA,
     as_batch,
     by_hand,
@@ -19,10 +17,8 @@ from slicewise import (
     random_slice,
     step_by_step,
 )
-from tensordict.nn import TensorDictModule, TensorDictSequential
-from torch import nn
 from torchrl.envs.utils import ExplorationType, exploration_type
-from torchrl.modules import QValueModule, recurrent_mode
+from torchrl.modules import recurrent_mode
 
 from recdqn import RecurrentDQNLoss
 from recdqn.errors import UserError
@@ -232,15 +228,6 @@ def test_the_loss_sets_its_modes_and_restores_them(slices):
     make_loss(network)(as_batch(slices))
     assert modes == [(True, ExplorationType.DETERMINISTIC)] * 2  # online and target: each runs once
     assert recurrent_mode() is None
-
-
-def test_a_network_without_memory_is_rejected():
-    linear = TensorDictModule(nn.Linear(FEATURES, ACTIONS), ["observation"], ["action_value"])
-    network = TensorDictSequential(linear, QValueModule(action_space="one-hot"))
-    with pytest.raises(UserError, match="no memory.*is_init.*LSTMModule"):
-        RecurrentDQNLoss(network, action_space="one-hot")
-    with pytest.raises(UserError, match="no memory"):
-        RecurrentDQNLoss(nn.Linear(FEATURES, ACTIONS), action_space="one-hot")
 
 
 @pytest.mark.parametrize(

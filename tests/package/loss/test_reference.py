@@ -36,7 +36,7 @@ from recdqn import (
 def problems(draw):
     """Slices in ``rows`` of ``steps``, cut anywhere, with padding."""
     rows, steps = draw(st.integers(1, 4)), draw(st.integers(1, 8))
-    cell, layers = draw(st.sampled_from(["lstm", "gru"])), draw(st.integers(1, 2))
+    cell, layers = draw(st.sampled_from(["lstm", "gru", "none"])), draw(st.integers(1, 2))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     step_count, padded = draw(st.booleans()), draw(st.booleans())
     slices = []
@@ -48,7 +48,9 @@ def problems(draw):
                 continue
             end = draw(st.sampled_from(["cut", "terminated", "truncated"]))
             item = random_slice(high - low, generator, cell=cell, layers=layers, end=end)
-            begins = draw(st.booleans())
+            begins = draw(st.booleans()) and (
+                step_count or cell != "none"
+            )  # only a state or a count shows it
             if draw(st.booleans()) if step_count else begins:  # with a count, the state does not matter
                 item = replace(item, state=tuple(torch.zeros_like(x) for x in item.state))
             slices.append(replace(item, begins=begins))

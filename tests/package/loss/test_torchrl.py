@@ -180,6 +180,17 @@ def test_torchrl_agrees_on_a_single_step():
     close(own_loss(network, None, [item])[0], errors, 1e-6)
 
 
+@pytest.mark.parametrize("double_dqn", [False, True])
+def test_torchrl_agrees_on_a_network_without_memory(double_dqn):
+    """Without a state its target pass cannot leak: on single steps both are the loss of a DQN."""
+    generator = torch.Generator().manual_seed(5)
+    ends = ["cut", "terminated", "truncated"] * 2
+    slices = [random_slice(1, generator, cell="none", end=end) for end in ends]
+    network, target = make_network(cell="none"), make_network(cell="none", seed=1)
+    _, errors = by_hand(network, target, slices, double_dqn=double_dqn)
+    close(torch.cat(own_loss(network, target, slices, double_dqn=double_dqn)), errors)
+
+
 def test_torchrl_starts_the_target_at_the_second_observation_with_an_empty_memory():
     """Even alone, a longer slice loses the stored state and o_0 in its target pass."""
     generator = torch.Generator().manual_seed(5)
