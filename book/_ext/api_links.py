@@ -76,9 +76,27 @@ def rename(app: Sphinx, env: BuildEnvironment, node: nodes.Element, contnode: no
     node["reftarget"] = app.config.codeautolink_inventory_map.get(target, target)
 
 
+def link_public_name(
+    app: Sphinx, env: BuildEnvironment, node: nodes.Element, contnode: nodes.Element
+) -> nodes.Element | None:
+    """Link a public name of the package, such as ``recdqn.train``, to the page of its definition."""
+    target, module = node.get("reftarget", ""), node.get("py:module", "")
+    for name in (target, f"{module}.{target}"):
+        if name.startswith("recdqn."):
+            try:
+                found = find(name)
+                name = f"{found.__module__}.{found.__qualname__}"
+            except (AttributeError, ImportError):
+                continue
+            domain, page, kind = env.get_domain("py"), node["refdoc"], node["reftype"]
+            return domain.resolve_xref(env, page, app.builder, kind, name, node, contnode)
+    return None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to the build."""
     app.connect("config-inited", prepare)
     app.connect("env-updated", prune, priority=600)  # after sphinx_codeautolink
     app.connect("missing-reference", rename, priority=400)  # before intersphinx
+    app.connect("missing-reference", link_public_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

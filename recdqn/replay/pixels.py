@@ -28,7 +28,7 @@ class PixelReplayBuffer(SliceReplayBuffer):
     Args:
         shift: largest shift in each direction, in pixels; 0 turns it off.
         kwargs: arguments of ``TensorDictReplayBuffer``. The sampler must flag the last step of each slice as
-            done, as :class:`StepUniformSliceSampler` does.
+            done, as :class:`recdqn.replay.StepUniformSliceSampler` does.
     """
 
     def __init__(self, *, shift: int, **kwargs: Any) -> None:

@@ -165,6 +165,21 @@ def test_one_link_for_each_name_in_a_cell_and_none_for_variables():
     assert block.names == names[:1]
 
 
+def test_a_public_name_links_to_its_definition():
+    linked = []
+    domain = SimpleNamespace(resolve_xref=lambda *args: linked.append(args[3:5]) or "link")
+    env = SimpleNamespace(get_domain={"py": domain}.get)
+    app = SimpleNamespace(builder=None)
+
+    def link(target, module):
+        node = {"reftarget": target, "py:module": module, "refdoc": "page", "reftype": "func"}
+        return api_links.link_public_name(app, env, node, None)
+
+    assert link("recdqn.train", "recdqn.cli") == link("train", "recdqn") == "link"
+    assert linked == [("func", "recdqn.training.train")] * 2
+    assert link("recdqn.no_such_name", "recdqn") is link("torch.nn.Module", "") is None
+
+
 def test_the_rocket_opens_the_release(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "3.2.1"\n')
     urls = [
