@@ -98,8 +98,7 @@ def evaluate(
     saved = recdqn.load_checkpoint(run)
     result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes)
     if json:
-        low, high = result.interval
-        values = {"mean": result.mean, "iqm": result.iqm, "interval": [low, high]}
+        values = {"mean": result.mean, "iqm": result.iqm, "interval": result.interval}
         print(dumps(values | dataclasses.asdict(result)))
     else:
         print(result)

@@ -47,10 +47,22 @@ class Evaluation:
         return float(stats.trim_mean(self.returns, 0.25))
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """A 95 % bootstrap interval of the mean return, over episodes of this one policy."""
-        if len(set(self.returns)) == 1:
-            return self.returns[0], self.returns[0]
+    def interval(self) -> tuple[float, float] | None:
+        """A 95 % interval of the mean return, over episodes of this one policy.
+
+        Where returns have two values, such as 1 for a success and 0 for a failure, it is Wilson's interval of
+        their shares, which is not empty even if all episodes succeed. Otherwise it is a bootstrap interval.
+        ``None`` if all returns equal another number than 0 or 1: nothing then shows what else a return can
+        be.
+        """
+        values = {0.0, 1.0} if {0.0, 1.0}.issuperset(self.returns) else set(self.returns)
+        if len(values) == 1:
+            return None
+        if len(values) == 2:
+            low, high = sorted(values)
+            count = self.returns.count(high)
+            share = stats.binomtest(count, len(self.returns)).proportion_ci(0.95, method="wilson")
+            return low + float(share.low) * (high - low), low + float(share.high) * (high - low)
         result = stats.bootstrap(
             (np.array(self.returns),),
             np.mean,
@@ -62,10 +74,16 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Summarise in one line."""
-        low, high = self.interval
+        digits = 1 if max(map(abs, self.returns)) > 10 else 2
+        spread = "all returns are equal"
+        if self.interval is not None:
+            low, high = self.interval
+            spread = f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
+        shortest, longest = min(self.lengths), max(self.lengths)
+        steps = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
         return (
-            f"mean {self.mean:.1f} (95 % interval {low:.1f} to {high:.1f}), IQM {self.iqm:.1f}, "
-            f"{len(self.returns)} episodes of {min(self.lengths)} to {max(self.lengths)} steps"
+            f"mean {self.mean:.{digits}f} ({spread}), IQM {self.iqm:.{digits}f}, "
+            f"{len(self.returns)} episodes of {steps} steps"
         )
 
 

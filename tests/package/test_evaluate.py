@@ -110,7 +110,31 @@ def test_summary_against_numpy():
     assert low == pytest.approx(result.mean - 1.96 * spread, abs=spread)
     assert high == pytest.approx(result.mean + 1.96 * spread, abs=spread)
     assert str(result).startswith("mean 118.6 (95 % interval ")
-    assert Evaluation((500.0,) * 4, (500,) * 4).interval == (500.0, 500.0)
+
+
+def wilson(successes, episodes):
+    """Both ends of the interval by its formula."""
+    z = stats.norm.ppf(0.975)
+    p, n = successes / episodes, episodes
+    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
+@pytest.mark.parametrize("successes", [0, 1, 52, 99, 100])
+def test_the_interval_of_successes_is_wilsons(successes):
+    result = Evaluation((1.0,) * successes + (0.0,) * (100 - successes), (11,) * 100)
+    assert result.interval == pytest.approx(wilson(successes, 100))
+    shifted = Evaluation((30.0,) * successes + (-10.0,) * (100 - successes), (11,) * 100)
+    if 0 < successes < 100:
+        assert shifted.interval == pytest.approx(np.array(wilson(successes, 100)) * 40 - 10)
+
+
+def test_equal_returns_show_no_interval_unless_they_are_successes_or_failures():
+    perfect = str(Evaluation((1.0,) * 100, (11,) * 100))
+    assert perfect == "mean 1.00 (95 % interval 0.96 to 1.00), IQM 1.00, 100 episodes of 11 steps"
+    longest = Evaluation((500.0,) * 4, (500,) * 4)
+    assert longest.interval is None
+    assert str(longest) == "mean 500.0 (all returns are equal), IQM 500.0, 4 episodes of 500 steps"
 
 
 def test_film_shows_the_episode(agent, tmp_path):
