@@ -197,6 +197,13 @@ def test_the_field_guide_has_every_bug_and_no_other():
     assert sorted(guide) == sorted(BUGS)
 
 
+def test_the_field_guide_runs_every_bug_and_its_fix():
+    """Its cells run in CI: ``show`` needs the finding, and ``gone`` needs that the check finds it no more."""
+    code = "\n".join(cell.source for cell in cells("field-guide", "code"))
+    for name in BUGS:
+        assert f'show("{name}"' in code and f'gone("{name}"' in code, name
+
+
 @each_chapter
 def test_the_bug_of_the_chapter_names_the_finding_that_catches_it(chapter):
     bug = prose(BOOK / f"{chapter}.ipynb").split("## Bug of the chapter")[1].split("## Check yourself")[0]
