@@ -49,8 +49,7 @@ def set_theme(page: Page, theme: str) -> None:
 
 
 def unfold(page: Page) -> None:
-    """Unfold everything, and lay out what is off screen."""
-    page.add_style_tag(content="* { content-visibility: visible !important; }")
+    """Unfold everything."""
     page.evaluate(
         """() => {
           document.querySelectorAll('details').forEach(details => { details.open = true; });
