@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from itertools import combinations
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,9 +44,12 @@ def colours(svg):
     return {c.upper() for c in re.findall(r"#[0-9a-fA-F]{6}(?![\w.])", re.sub(r"base64,[^\"]+", "", svg))}
 
 
+PIXELS = 96 / 72  # a point on a page
+
+
 @pytest.fixture(autouse=True)
-def figures_have_a_dark_twin():
-    """What a test has drawn uses colours that have partners, and text that can be read in both versions."""
+def figures_have_a_dark_and_a_narrow_twin():
+    """What a test has drawn uses colours that have partners, and text that can be read in all versions."""
     yield
     for number in plt.get_fignums():
         figure = plt.figure(number)
@@ -54,7 +58,18 @@ def figures_have_a_dark_twin():
             color = to_hex(text.get_color()).upper()
             assert contrast(color, style.WHITE) >= 4.5, text
             assert contrast(style.DARK[color], style.DARK[style.WHITE]) >= 4.5, text
+        _, narrow = style.parts(style.svg_of_both(figure))
+        if narrow is not None:
+            check_on_a_phone(narrow)
     plt.close("all")
+
+
+def check_on_a_phone(svg):
+    """A narrow version fits into 390 pixels beside the page's margins, and its letters are 11 pixels high."""
+    assert float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)[1]) * PIXELS <= 330
+    # Letters are drawn 100 points high and scaled; what has one factor only is an index of a formula.
+    heights = [100 * float(scale) * PIXELS for scale in re.findall(r"scale\(([\d.]+) -[\d.]+\)", svg)]
+    assert min(heights) >= 11
 
 
 PALE = {style.WHITE, style.PALE_BLUE, style.PALE_ORANGE}  # grounds, on which text stands
@@ -145,6 +160,30 @@ def test_a_notebook_shows_figures_as_svg():
         assert "image/svg+xml" not in shell.display_formatter.format(figure)[0]
         """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+@style.two_widths
+def two_panels():
+    with style.style():
+        fig, axes = style.panels(2, 3.0, 2.0)
+        for ax in axes:
+            ax.plot([0, 1], label="a line")
+        style.legend_beside(axes[1])
+    return fig
+
+
+def test_a_narrow_version_is_below_each_other_and_inside_the_file():
+    figure = two_panels()
+    assert plt.get_fignums() == [figure.number]  # a notebook shows one
+    wide, narrow = style.parts(style.svg_of_both(figure))
+    assert ElementTree.fromstring(wide).get("width") == "540pt" and wide.count('id="axes_2"') == 1
+    first, second = (ax.get_position() for ax in figure.axes)
+    assert first.x1 < second.x0
+    tree = ElementTree.fromstring(style.svg_of_both(figure))  # one file, well formed
+    assert len([part for part in tree.iter() if part.get("id") == "axes_2"]) == 2
+    height = float(ElementTree.fromstring(narrow).get("height").removesuffix("pt"))
+    assert height == pytest.approx(2 * 2.0 * 72)
+    assert style.parts(wide) == (wide, None)
 
 
 def lines(ax):

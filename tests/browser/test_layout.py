@@ -1,6 +1,7 @@
 """Nothing overflows at any width, and figures are legible in both themes."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -153,3 +154,26 @@ def test_theme_is_there_before_any_script_file(browser, address):
         page.goto(address + "intro.html")
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
         context.close()
+
+
+def test_figures_fit_a_phone(visit, pictured_page):
+    """No figure is wider than its column, and its letters are at least 11 pixels high."""
+    page = visit(pictured_page, 390)
+    unfold(page)
+    found = page.evaluate(
+        """() => [...document.querySelectorAll('article .figure-scroll img')]
+          .filter(image => image.checkVisibility())
+          .map(image => ({source: image.currentSrc, width: image.getBoundingClientRect().width,
+                          column: image.closest('.figure-scroll').clientWidth}))"""
+    )
+    assert found
+    faults = []
+    for figure in found:
+        svg = page.request.get(figure["source"]).text()
+        natural = float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)[1])
+        # Letters are drawn 100 points high and scaled; what has one factor only is an index of a formula.
+        smallest = min(map(float, re.findall(r"scale\(([\d.]+) -[\d.]+\)", svg)), default=1)
+        letters = 100 * smallest * figure["width"] / natural
+        if figure["width"] > figure["column"] + 0.5 or letters < 11:
+            faults.append({**figure, "letters": letters})
+    assert faults == []

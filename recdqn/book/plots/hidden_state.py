@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from recdqn.book.plots.style import BLACK, BLUE, GREY, RED, SKY, style
+from recdqn.book.plots.style import BLACK, BLUE, GREY, RED, SKY, figsize, is_narrow, style, two_widths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recdqn.flow import Step
 
 
+@two_widths
 def state_flow(steps: Sequence[Step], row: int = 0, units: int = 12) -> Figure:
     """Draw one state moving from ``("next", ...)`` to the root, and zeroed where an episode starts.
 
@@ -32,7 +33,7 @@ def state_flow(steps: Sequence[Step], row: int = 0, units: int = 12) -> Figure:
     shown = np.sort(following.std(-1).argsort()[-units:])
     high = np.abs(following[shown]).max()
     with style():
-        fig, ax = plt.subplots(figsize=(7.5, 3.6))
+        fig, ax = plt.subplots(figsize=figsize(3.6))
         for bottom, value in ((0.0, root), (2.0, following)):
             extent = (-0.5, len(steps) - 0.5, bottom, bottom + 1)
             image = ax.imshow(
@@ -59,20 +60,24 @@ def state_flow(steps: Sequence[Step], row: int = 0, units: int = 12) -> Figure:
         ax.plot([], [], color=BLACK, label="step_mdp")
         ax.plot([], [], "x", color=RED, mew=2, label="episode ends: not moved")
         ax.plot([], [], "^", color=RED, label="is_init: zeros at the root")
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=1.2, handlelength=1.4)
+        ncols = 2 if is_narrow() else 4
+        ax.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=ncols, columnspacing=1.2, handlelength=1.4
+        )
         ax.set(xlabel="step", xlim=(-0.5, len(steps) - 0.5), ylim=(-0.3, 3.05))
-        ax.set_yticks([0.5, 2.5], ["root", '("next", ...)'])
+        ax.set_yticks([0.5, 2.5], ["root", '("next", ...)'], rotation=90 if is_narrow() else 0, va="center")
         ax.tick_params(axis="y", length=0)
         ax.spines[["left", "bottom"]].set_visible(False)
         fig.colorbar(image, ax=ax, label="value of a unit", pad=0.01)
     return fig
 
 
+@two_widths
 def state_rows(steps: Sequence[Step]) -> Figure:
     """Draw the norm of the state at the root, one panel for each environment of the batch."""
     with style():
         rows = len(steps[0].is_init)
-        fig, axes = plt.subplots(rows, 1, figsize=(7.5, 1.1 * rows + 0.7), sharex=True, sharey=True)
+        fig, axes = plt.subplots(rows, 1, figsize=figsize(1.1 * rows + 0.7), sharex=True, sharey=True)
         for row, ax in enumerate(axes):
             norm = np.array([_root(step)[row].norm().item() for step in steps])
             starts = [t for t, step in enumerate(steps) if step.is_init[row]]

@@ -12,8 +12,25 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
-from recdqn.book.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, WHITE, style
+from recdqn.book.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    SMALL,
+    WHITE,
+    figsize,
+    is_narrow,
+    legend_beside,
+    style,
+    two_widths,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,17 +38,18 @@ if TYPE_CHECKING:
     from recdqn.loss import Steps
 
 
+@two_widths
 def memory_across_slices(lengths: Sequence[int] = (4, 3, 5)) -> Figure:
     """Draw concatenated slices, and where the recurrent state flows in two versions of the target pass."""
     colors = (BLUE, GREEN, PURPLE, SKY)
     rows = (("memory restarts at each slice", GREY), ("DQNLoss, target pass: one long episode", RED))
     with style():
-        fig, ax = plt.subplots(figsize=(7.5, 2.7))
+        fig, ax = plt.subplots(figsize=figsize(2.7))
         ax.set(xlim=(-0.7, sum(lengths) - 0.3), ylim=(-2.75, 1.0))
         ax.axis("off")
         for y, (title, arrow) in zip((0.0, -2.0), rows, strict=True):
             x = 0
-            ax.text(-0.35, y + 0.6, title, fontsize=10, color=BLACK if y == 0 else RED)
+            ax.text(-0.35, y + 0.6, title, color=BLACK if y == 0 else RED)
             for k, length in enumerate(lengths):
                 for t in range(length):
                     ax.add_patch(
@@ -48,12 +66,13 @@ def memory_across_slices(lengths: Sequence[int] = (4, 3, 5)) -> Figure:
                                                 "shrinkA": 0, "shrinkB": 0})  # fmt: skip
                     if t == 0 and y == 0:
                         ax.annotate("stored\nstate", (x, y - 0.37), (x, y - 0.9), ha="center", va="center",
-                                    fontsize=8,
+                                    fontsize=SMALL,
                                     arrowprops={"arrowstyle": "-|>", "color": ORANGE, "lw": 1.2})  # fmt: skip
                     x += 1
     return fig
 
 
+@two_widths
 def errors_after_start(curves: Mapping[str, Tensor], scale: float) -> Figure:
     """Draw the error of the Q-values over the steps after a slice's start.
 
@@ -63,16 +82,17 @@ def errors_after_start(curves: Mapping[str, Tensor], scale: float) -> Figure:
     """
     looks = ((RED, "o", "--"), (RED, "o", "-"), (BLUE, "s", "-"))
     with style():
-        fig, ax = plt.subplots(figsize=(7.5, 3.0))
+        fig, ax = plt.subplots(figsize=figsize(3.0, 3.4))
         for (name, values), (color, marker, line) in zip(curves.items(), looks, strict=True):
             ax.plot(np.arange(len(values)), values, line, marker=marker, ms=4, color=color, label=name)
         ax.axhline(scale, color=GREY, lw=1, ls=":", label="gap between the two actions")
         ax.set(xlabel="steps after the start of the slice", ylabel="mean error of the Q-values", yscale="log")
-        ax.set_xticks(np.arange(len(values)))
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend_beside(ax)
     return fig
 
 
+@two_widths
 def errors_by_position(slices: Mapping[str, Sequence[Tensor]]) -> Figure:
     """Draw the mean and the range of errors against the position in the slice, one colour for each loss.
 
@@ -80,7 +100,7 @@ def errors_by_position(slices: Mapping[str, Sequence[Tensor]]) -> Figure:
         slices: by loss, the errors of each slice, ``[steps]``.
     """
     with style():
-        fig, ax = plt.subplots(figsize=(7.5, 3.0))
+        fig, ax = plt.subplots(figsize=figsize(3.0, 3.4))
         for (name, curves), color in zip(slices.items(), (RED, BLUE), strict=True):
             longest = max(len(curve) for curve in curves)
             steps = [np.array([float(c[t]) for c in curves if len(c) > t]) for t in range(longest)]
@@ -94,11 +114,12 @@ def errors_by_position(slices: Mapping[str, Sequence[Tensor]]) -> Figure:
             )
             ax.plot([max(x.mean(), 1e-9) for x in steps], "o-", color=color, ms=4, label=name)
         ax.set(xlabel="step of the slice", ylabel="error of $|\\delta|$", yscale="log")
-        ax.set_xticks(np.arange(longest))
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend_beside(ax)
     return fig
 
 
+@two_widths
 def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
     """Draw how the loss uses each step of a batch, one slice a row.
 
@@ -117,7 +138,7 @@ def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
     burn_in, in_loss, count = steps.burn_in.tolist(), steps.in_loss.tolist(), step_count.flatten().tolist()
     with style():
         height = max(*rows, 0) + 1
-        fig, ax = plt.subplots(figsize=(7.5, 0.34 * height + 0.9))
+        fig, ax = plt.subplots(figsize=figsize(0.34 * height + 0.9, 0.3 * height + 2.0))
         row = column = -1
         for i in range(len(rows)):
             real = rows[i] >= 0
@@ -132,11 +153,15 @@ def slice_steps(steps: Steps, step_count: Tensor) -> Figure:
         ]
         handles += ax.plot([], [], ">", color=RED, ms=7, ls="", label="begins an episode")
         longest = round(max(text.get_position()[0] for text in ax.texts)) + 1
-        ax.set(xlabel="step of the slice", xlim=(-1.1, longest - 0.5), xticks=range(longest))
+        ax.set(
+            xlabel="step of the slice",
+            xlim=(-1.1, longest - 0.5),
+            xticks=range(0, longest, 5 if is_narrow() else 1),
+        )
         ax.set(ylabel="slice", ylim=(height - 0.5, -0.5), yticks=range(height))
         ax.tick_params(length=0)
         ax.spines[["left", "bottom"]].set_visible(False)
-        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), labelspacing=0.9)
+        legend_beside(ax, handles, labelspacing=0.3 if is_narrow() else 0.9)
     return fig
 
 

@@ -19,15 +19,22 @@ from recdqn.book.plots.style import (
     PURPLE,
     RED,
     SKY,
+    SMALL,
     WHITE,
     box,
+    figsize,
+    is_narrow,
+    panels,
     style,
+    two_widths,
+    wrap,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@two_widths
 def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
     """Draw horizontal bars that are divided into parts.
 
@@ -41,7 +48,11 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
     colors = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, OLIVE)
     longest = max(sum(bar.values()) for bar in bars.values())
     with style():
-        fig, ax = plt.subplots(figsize=(7.5, 1.0 + 0.5 * len(bars) + 0.24 * len(parts)))
+        fig, ax = plt.subplots(
+            figsize=figsize(
+                1.0 + 0.5 * len(bars) + 0.24 * len(parts), 1.0 + 0.6 * len(bars) + 0.34 * len(parts)
+            )
+        )
         for y, bar in enumerate(bars.values()):
             left = 0.0
             for part, size in bar.items():
@@ -52,15 +63,15 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Figure:
                     ax.text(left + size / 2, y, letter, ha="center", va="center", bbox=ground)
                 left += size
             ax.text(left, y, f" {_short(left)}", va="center")
-        ax.set_yticks(range(len(bars)), list(bars))
+        ax.set_yticks(range(len(bars)), [wrap(name, 14) for name in bars])
         ax.set(xlabel=unit, xlim=(0, 1.1 * longest), ylim=(len(bars) - 0.5, -0.5))
         ax.xaxis.set_major_formatter("{x:,g}")
         labels = []
         for letter, part in zip("abcdefgh", parts, strict=False):
             sizes = " | ".join(_short(bar[part]) if part in bar else "none" for bar in bars.values())
-            labels.append(f"{letter}  {part}: {sizes}")
+            labels.append(wrap(f"{letter}  {part}: {sizes}", 42))
         handles = [Patch(color=color) for color in colors[: len(parts)]]
-        fig.legend(handles, labels, loc="outside lower left", fontsize=9)
+        fig.legend(handles, labels, loc="outside lower left", fontsize=SMALL if is_narrow() else 9)
     return fig
 
 
@@ -68,10 +79,11 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
+@two_widths
 def speed_ups(gains: Mapping[str, float]) -> Figure:
     """Draw improvement factors as bars on a logarithmic axis; bars start at 1."""
     with style():
-        fig, ax = plt.subplots(figsize=(7.5, 0.9 + 0.34 * len(gains)))
+        fig, ax = plt.subplots(figsize=figsize(0.9 + 0.34 * len(gains), 0.9 + 0.46 * len(gains)))
         values = list(gains.values())
         ax.barh(range(len(gains)), [value - 1 for value in values], left=1, color=BLUE)
         for y, value in enumerate(values):
@@ -79,11 +91,12 @@ def speed_ups(gains: Mapping[str, float]) -> Figure:
         ax.axvline(1, color=GREY, lw=1)
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
-        ax.set_yticks(range(len(gains)), list(gains))
+        ax.set_yticks(range(len(gains)), [wrap(name, 18) for name in gains])
         ax.set(xlabel="factor of improvement", xlim=(None, 2 * max(values)), ylim=(len(gains) - 0.5, -0.5))
     return fig
 
 
+@two_widths
 def train_and_test_errors(
     updates: Sequence[int], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
 ) -> Figure:
@@ -94,16 +107,18 @@ def train_and_test_errors(
         curves: for each way of training, the training errors and the test errors, ``[points]`` each.
     """
     with style():
-        fig, axes = plt.subplots(1, len(curves), sharey=True, squeeze=False)
-        for ax, (name, (train, test)) in zip(axes[0], curves.items(), strict=True):
+        fig, axes = panels(len(curves), 3.2, 2.0, sharex=True, sharey=True)
+        for ax, (name, (train, test)) in zip(axes, curves.items(), strict=True):
             ax.plot(updates, train, marker=".", color=BLUE, label="training pictures")
             ax.plot(updates, test, "--", marker="x", color=ORANGE, label="test pictures")
             ax.set(title=name, xlabel="updates", yscale="log")
-        axes[0, 0].set_ylabel("error, as a share of the variance")
-        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+            ax.label_outer()
+        fig.supylabel("error, as a share of the variance", fontsize="medium")
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 
+@two_widths
 def errors_by_cart_position(
     position: Tensor, errors: Mapping[str, Tensor], known: tuple[float, float]
 ) -> Figure:
@@ -115,11 +130,12 @@ def errors_by_cart_position(
         known: smallest and largest position among the training pictures.
     """
     with style():
-        fig, axes = plt.subplots(1, len(errors), sharey=True, squeeze=False)
-        for ax, (name, error) in zip(axes[0], errors.items(), strict=True):
+        fig, axes = panels(len(errors), 3.2, 2.0, sharex=True, sharey=True)
+        for ax, (name, error) in zip(axes, errors.items(), strict=True):
             ax.axvspan(*known, fc=to_rgba(GREY, 0.2), ec=GREY, lw=0.8, label="positions in training")
             ax.plot(position, error, ".", color=ORANGE, ms=4, label="test pictures")
             ax.set(title=name, xlabel="position of the cart, m", yscale="log")
-        axes[0, 0].set_ylabel("squared error of a picture")
-        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+            ax.label_outer()
+        fig.supylabel("squared error of a picture", fontsize="medium")
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig

@@ -15,21 +15,30 @@ from recdqn.book.plots.style import (
     BLUE,
     GREEN,
     GREY,
+    NARROW,
     ORANGE,
     PALE_BLUE,
     PALE_ORANGE,
+    SMALL,
     WHITE,
     arrow,
+    box,
+    figsize,
+    is_narrow,
+    legend_beside,
+    panels,
     style,
+    two_widths,
 )
 
 if TYPE_CHECKING:
-    from tensordict.nn import TensorDictSequential
+    from tensordict.nn import TensorDictModuleBase, TensorDictSequential
     from torch import Tensor
 
 Key = str | tuple[str, ...]
 
 
+@two_widths
 def policy_graph(policy: TensorDictSequential) -> Figure:
     """Draw the modules of a policy and the keys that connect them.
 
@@ -51,6 +60,8 @@ def policy_graph(policy: TensorDictSequential) -> Figure:
     state = [[k for k in keys if k[0] == "next" and k[1] in left[i]] for i, keys in enumerate(right)]
     heights = [max(0.34 * max(len(a), len(b)), 0.4) for a, b in zip(left, right, strict=True)]
     gaps = [0.45 if keys else 0.35 for keys in state]
+    if is_narrow():
+        return _policy_column(modules, left, right, writers)
     with style():
         total = sum(heights) + sum(gaps) + 0.1
         fig, ax = plt.subplots(figsize=(7.5, total))
@@ -76,13 +87,68 @@ def policy_graph(policy: TensorDictSequential) -> Figure:
                     [3.2, 3.35, 3.35, -2.8, -2.8], [start, start, low, low, end], "--", color=ORANGE, lw=1.2
                 )
                 ax.annotate("", (-2.55, end), (-2.82, end), arrowprops=arrow(ORANGE))
-                ax.text(2.2, low + 0.03, "read by the next step", ha="center", va="bottom", fontsize=8)
+                ax.text(2.2, low + 0.03, "read by the next step", ha="center", va="bottom", fontsize=SMALL)
             for key in (k for k in module.in_keys if k in writers[i]):
                 writer = writers[i][key]
                 bend = "arc3" if writer == i - 1 else "arc3,rad=0.6"
                 ax.annotate("", (0, y + 0.16), (0, middles[writer] - 0.16), arrowprops=arrow(BLUE, bend))
-                ax.text(-0.1, y + 0.28, _name(key), ha="right", va="center", family="monospace", fontsize=8)
+                ax.text(
+                    -0.1, y + 0.28, _name(key), ha="right", va="center", family="monospace", fontsize=SMALL
+                )
             top -= heights[i] + gaps[i]
+    return fig
+
+
+def _policy_column(
+    modules: Sequence[TensorDictModuleBase],
+    left: Sequence[Sequence[Key]],
+    right: Sequence[Sequence[Key]],
+    writers: Sequence[Mapping[Key, int]],
+) -> Figure:
+    """Draw the graph as one column: above each module the keys it reads, below it the keys it writes."""
+    spots: dict[tuple[str, Key], float] = {}  # height of each key that is read or written
+    lines: list[tuple[float, str, Key]] = []
+    boxes: list[tuple[float, str]] = []
+    y = 0.0
+    for i, module in enumerate(modules):
+        reads = [("passed", k) for k in module.in_keys if k in writers[i]] + [("read", k) for k in left[i]]
+        for kind, key in reads:
+            lines.append((y, kind, key))
+            y -= 0.27
+        boxes.append((y - 0.1, type(getattr(module, "module", module)).__name__))
+        y -= 0.42
+        for key in right[i]:
+            lines.append((y, "written", key))
+            y -= 0.27
+        y -= 0.08
+    with style():
+        fig, ax = plt.subplots(figsize=figsize(0.0, 0.45 - y))
+        ax.set(xlim=(0, NARROW), ylim=(y, 0.45))
+        ax.axis("off")
+        ax.text(
+            0,
+            0.33,
+            "in: reads, out: writes, orange: to the next step",
+            va="center",
+            fontsize=SMALL,
+            color=GREY,
+        )
+        stored = [key for _, kind, key in lines if kind == "written" and key[0] == "next"]
+        for at, kind, key in lines:
+            moves = key in stored or ("next", key) in stored
+            spots[kind, key] = at
+            word = "out" if kind == "written" else "in"
+            ax.text(0.0, at, word, va="center", fontsize=SMALL, color=GREY)
+            face = PALE_ORANGE if moves else WHITE if kind == "passed" else PALE_BLUE
+            ground = box(face, "none", 0.2)
+            ax.text(0.35, at, _name(key), va="center", family="monospace", fontsize=SMALL, bbox=ground)
+        for at, name in boxes:
+            ax.text(0.35, at, name, va="center", weight="bold", bbox=box(WHITE, BLUE, 0.3))
+        for number, key in enumerate(stored):
+            start, end = spots["written", key], spots["read", key[1]]
+            edge = 3.1 + 0.12 * number
+            ax.plot([2.7, edge, edge], [start, start, end], "--", color=ORANGE, lw=1.2)
+            ax.annotate("", (2.3, end), (edge, end), arrowprops=arrow(ORANGE))
     return fig
 
 
@@ -105,7 +171,7 @@ def _draw_key(ax: Axes, key: Key, side: int, at: float, y: float, color: str) ->
         ha="left" if side > 0 else "right",
         va="center",
         family="monospace",
-        fontsize=8,
+        fontsize=SMALL,
         bbox={"boxstyle": "round,pad=0.25", "fc": color, "ec": "none"},
     )
     outer, inner = (side * 1.17, at), (side * 0.77, y)
@@ -113,6 +179,7 @@ def _draw_key(ax: Axes, key: Key, side: int, at: float, y: float, color: str) ->
     ax.annotate("", end, start, arrowprops=arrow(GREY))
 
 
+@two_widths
 def pole_embeddings(pictures: Tensor, pooled: Tensor, flat: Tensor) -> Figure:
     """Draw two pictures, and the embedding of the second against that of the first, entry by entry.
 
@@ -122,7 +189,7 @@ def pole_embeddings(pictures: Tensor, pooled: Tensor, flat: Tensor) -> Figure:
         flat: their embeddings by a network that flattens it, ``[2, features]``.
     """
     with style():
-        fig, axes = plt.subplots(1, 4, figsize=(7.5, 2.3))
+        fig, axes = panels(4, 2.3, 1.9, columns=2)
         for ax, picture, where in zip(axes[:2], pictures, ("left", "right"), strict=True):
             ax.imshow(picture[0], cmap="Greys", interpolation="none")
             ax.set(xticks=[], yticks=[], title=f"bar at the {where}")
@@ -137,6 +204,7 @@ def pole_embeddings(pictures: Tensor, pooled: Tensor, flat: Tensor) -> Figure:
     return fig
 
 
+@two_widths
 def value_starts(true: Tensor, curves: Mapping[str, Tensor]) -> Figure:
     """Draw learned and true values, ``[steps]`` each, against the steps left in the episode."""
     with style():
@@ -149,6 +217,7 @@ def value_starts(true: Tensor, curves: Mapping[str, Tensor]) -> Figure:
     return fig
 
 
+@two_widths
 def epsilon_schedules(frames: Sequence[int], curves: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the share of random actions over environment steps, a line for each schedule."""
     with style():
@@ -157,5 +226,5 @@ def epsilon_schedules(frames: Sequence[int], curves: Mapping[str, Sequence[float
             ax.plot(frames, values, line, lw=2, label=label)
         ax.set(xlabel="environment steps", ylabel="epsilon", ylim=(0, 1.05))
         ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(ax)
     return fig

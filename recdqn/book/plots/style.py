@@ -1,4 +1,4 @@
-"""Colours, figure style and SVG output, in a light and a dark version."""
+"""Colours, figure style and SVG output: wide and narrow, light and dark."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import functools
 import io
 import re
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
+from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # After Okabe and Ito's palette, which is safe for the common forms of colour blindness. Some colours are
@@ -53,7 +57,80 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "recdqn",  # makes the ids inside a file reproducible
 }
 
+WIDE, NARROW = 7.5, 3.4  # width of a figure on a desktop and on a phone, inches of 96 pixels
+SMALL = 8.5  # size of the smallest letters, points; 11 pixels
+NARROW_STYLE = {"figure.figsize": (NARROW, 2.8), "font.size": 9, "legend.fontsize": SMALL}
+
 CREATOR = "recdqn.book.plots"  # in each figure's metadata; the site recognises the book's figures by it
+OPEN, CLOSE = (
+    '<defs id="narrow">',
+    "</defs>\n",
+)  # around a narrow version in a file with both; viewers ignore it
+
+
+_is_narrow = ContextVar("_is_narrow", default=False)
+_narrow_versions: WeakKeyDictionary[Figure, Figure] = WeakKeyDictionary()
+P = ParamSpec("P")
+
+
+def two_widths(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Decorate a function that draws a figure, so that it draws a narrow version for phones as well.
+
+    The function is called twice. It finds out by :func:`is_narrow` which version to draw, or leaves that to
+    :func:`figsize`, :func:`panels`, :func:`legend_beside` and :func:`wrap`. It returns the wide version;
+    notebooks and the site get both.
+    """
+
+    @functools.wraps(draw)
+    def draw_both(*args: P.args, **options: P.kwargs) -> Figure:
+        token = _is_narrow.set(True)
+        try:
+            narrow = draw(*args, **options)
+        finally:
+            _is_narrow.reset(token)
+        plt.close(narrow)  # or a notebook would show it
+        wide = draw(*args, **options)
+        _narrow_versions[wide] = narrow
+        return wide
+
+    return draw_both
+
+
+def is_narrow() -> bool:
+    """Whether the narrow version of a figure is being drawn."""
+    return _is_narrow.get()
+
+
+def figsize(height: float, narrow_height: float | None = None) -> tuple[float, float]:
+    """Return the ``figsize`` for a height in inches; the narrow version is as high unless told otherwise."""
+    return (NARROW, height if narrow_height is None else narrow_height) if is_narrow() else (WIDE, height)
+
+
+def panels(
+    count: int, height: float, narrow_height: float, columns: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make panels side by side; in the narrow version in ``columns`` and rows, ``narrow_height`` each."""
+    across = columns if is_narrow() else count
+    down = -(-count // across)
+    dimensions = figsize(height, down * narrow_height)
+    fig, axes = plt.subplots(down, across, figsize=dimensions, squeeze=False, **options)
+    return fig, list(axes.flat)
+
+
+def legend_beside(ax: Axes, handles: Any = None, **options: Any) -> None:
+    """Put the legend to the right of the axes; below them in the narrow version."""
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    if is_narrow():
+        ax.figure.legend(handles=handles, loc="outside lower left", **options)
+    else:
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), **options)
+
+
+def wrap(text: str, width: int) -> str:
+    """Break a text into lines of at most ``width`` characters, only in the narrow version."""
+    if not is_narrow():
+        return text
+    return "\n".join(textwrap.fill(line, width) for line in text.splitlines())
 
 
 @contextlib.contextmanager
@@ -62,7 +139,7 @@ def style() -> Iterator[None]:
     # Load the backend first. A notebook's backend turns on interactive mode, and rc_context would undo that.
     plt.draw_if_interactive()
     _show_as_svg()
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE | (NARROW_STYLE if is_narrow() else {})):
         yield
 
 
@@ -70,7 +147,7 @@ def style() -> Iterator[None]:
 def _show_as_svg() -> None:
     """Register SVG as a notebook's figure format; PNG stays available to other programs."""
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
-        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg)
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg_of_both)
 
 
 def svg(figure: Figure, description: str | None = None) -> str:
@@ -85,6 +162,24 @@ def svg(figure: Figure, description: str | None = None) -> str:
     with style():
         figure.savefig(file, format="svg", dpi=144, metadata=metadata)  # dpi: for images inside the figure
     return file.getvalue()
+
+
+def svg_of_both(figure: Figure) -> str:
+    """Return ``figure`` as SVG text, with its narrow version inside if it has one; see :func:`parts`."""
+    wide, narrow = svg(figure), _narrow_versions.get(figure)
+    if narrow is None:
+        return wide
+    inner = svg(narrow)
+    return f"{wide.rstrip().removesuffix('</svg>')}{OPEN}{inner[inner.index('<svg ') :]}{CLOSE}</svg>\n"
+
+
+def parts(text: str) -> tuple[str, str | None]:
+    """Return the wide and the narrow version of a figure from :func:`svg_of_both`."""
+    wide, opening, rest = text.partition(OPEN)
+    if not opening:
+        return text, None
+    narrow, _, end = rest.rpartition(CLOSE)
+    return wide + end, narrow
 
 
 def save_svg(figure: Figure, path: Path, description: str) -> None:

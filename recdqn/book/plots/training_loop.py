@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from recdqn.book.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, style
+from recdqn.book.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    figsize,
+    is_narrow,
+    panels,
+    style,
+    two_widths,
+)
 from recdqn.book.recorded import Axis, Record, learning_curve, mean_return
 from recdqn.config import MAX_RETURN, TrainConfig
 
@@ -16,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@two_widths
 def seed_curves(
     presets: Mapping[str, Sequence[Record]],
     axis: Axis = "frames",
@@ -34,7 +47,7 @@ def seed_curves(
     """
     end = max(learning_curve(runs, axis).x[-1] for runs in presets.values())
     with style():
-        fig, ax = plt.subplots()
+        fig, ax = plt.subplots(figsize=figsize(3.2, 3.8))
         for number, (label, runs) in enumerate(presets.items()):
             curve, color = learning_curve(runs, axis, end), (BLUE, ORANGE, GREEN, PURPLE)[number % 4]
             line = ("-", "--", "-.", ":")[number % 4]  # so that curves differ by more than colour
@@ -57,10 +70,11 @@ def seed_curves(
         solved = TrainConfig.solved_return
         ax.axhline(solved, ls="--", lw=1, color=GREY, label=f"solved: {solved:.0f}")
         ax.set_ylim(0, MAX_RETURN * 1.08)
-        fig.legend(loc="outside upper left", ncols=3)
+        fig.legend(loc="outside upper left", ncols=1 if is_narrow() else 3)
     return fig
 
 
+@two_widths
 def replay_counts(draws: Mapping[str, Sequence[Tensor]]) -> Figure:
     """Draw how often each step of each episode was sampled, a panel for each sampler.
 
@@ -68,7 +82,7 @@ def replay_counts(draws: Mapping[str, Sequence[Tensor]]) -> Figure:
         draws: by sampler, a tensor ``[steps]`` for each episode: draws relative to the mean over all steps.
     """
     with style():
-        fig, axes = plt.subplots(1, len(draws), sharey=True)
+        fig, axes = panels(len(draws), 3.2, 2.0, sharex=True, sharey=True)
         for ax, (name, episodes) in zip(axes, draws.items(), strict=True):
             at = 0
             for number, counts in enumerate(episodes):
@@ -79,6 +93,7 @@ def replay_counts(draws: Mapping[str, Sequence[Tensor]]) -> Figure:
                 at += len(counts) + 5
             ax.axhline(1, ls="--", lw=1, color=GREY)
             ax.set(title=name, xlabel="step", yscale="log")
-        axes[0].set_ylabel("draws per step, mean = 1")
+            ax.label_outer()
+        fig.supylabel("draws per step, mean = 1", fontsize="medium")
         axes[0].legend()
     return fig

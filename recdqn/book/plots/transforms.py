@@ -9,13 +9,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from recdqn.book.plots.style import BLUE, GREY, RED, SKY, style
+from recdqn.book.plots.style import (
+    BLUE,
+    GREY,
+    NARROW,
+    RED,
+    SKY,
+    SMALL,
+    WIDE,
+    figsize,
+    is_narrow,
+    panels,
+    style,
+    two_widths,
+    wrap,
+)
 from recdqn.book.readout import r2
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@two_widths
 def picture_grid(
     pictures: Sequence[Tensor],
     titles: Sequence[str],
@@ -32,11 +47,12 @@ def picture_grid(
         columns: pictures in a row, at most.
     """
     with style():
-        columns = min(columns, len(pictures))
+        width = NARROW if is_narrow() else WIDE
+        columns = min(2 if is_narrow() else columns, len(pictures))
         rows = -(-len(pictures) // columns)
         shapes = [np.shape(p)[-2:] if len(p) in (1, 3) else np.shape(p)[:2] for p in pictures[:columns]]
         ratios = [width / height for height, width in shapes]  # for pictures of equal height
-        height = min(1.75, (7.5 - 0.15 * columns) / sum(ratios))  # of a picture, inches
+        height = min(1.75, (width - 0.15 * columns) / sum(ratios))  # of a picture, inches
         size = (height * sum(ratios) + 0.15 * columns, (height + 0.55) * rows)
         grid = {"width_ratios": ratios}
         fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, gridspec_kw=grid)
@@ -52,8 +68,8 @@ def picture_grid(
             # Enlarged pixels keep sharp edges; in a picture that is reduced, thin lines have to stay visible.
             sharp = "none" if values.shape[1] < 200 else "antialiased"
             ax.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation=sharp)
-            ax.set_title(title, fontsize="small")
-            ax.set_xlabel(f"{round(float(least), 2):g} to {round(float(greatest), 2):g}", fontsize="small")
+            ax.set_title(wrap(title, 22), fontsize=SMALL)
+            ax.set_xlabel(f"{round(float(least), 2):g} to {round(float(greatest), 2):g}", fontsize=SMALL)
             ax.set_xticks([])
             ax.set_yticks([])
             for spine in ax.spines.values():
@@ -61,34 +77,38 @@ def picture_grid(
     return fig
 
 
+@two_widths
 def velocity_fits(truth: Tensor, estimates: Mapping[str, Tensor], unit: str) -> Figure:
     """Draw estimated against true velocities, ``[N]``, a panel with its R2 for each kind of estimate."""
     with style():
-        fig, axes = plt.subplots(1, len(estimates), figsize=(7.5, 3.0), sharex=True, sharey=True)
+        fig, axes = panels(len(estimates), 3.0, 2.5, sharex=True, sharey=True)
         low, high = truth.min().item(), truth.max().item()
         for ax, (name, estimate) in zip(axes, estimates.items(), strict=True):
             ax.plot([low, high], [low, high], color=GREY, lw=1)
             ax.plot(truth, estimate, ".", color=BLUE, ms=3, alpha=0.6)
             ax.set(title=f"{name}\n$R^2$ = {r2(estimate, truth):.2f}", aspect="equal")
-        axes[0].set_ylabel(f"estimated, {unit}")
+            ax.label_outer()
+        fig.supylabel(f"estimated, {unit}", fontsize="medium")
         fig.supxlabel(f"true, {unit}", fontsize="medium")
     return fig
 
 
+@two_widths
 def episode_marks(step_count: Tensor, is_init: Tensor, done: Tensor) -> Figure:
     """Draw ``"step_count"`` along a rollout, with marks where episodes begin and end."""
     with style():
-        fig, ax = plt.subplots(figsize=(7.5, 2.4))
+        fig, ax = plt.subplots(figsize=figsize(2.4, 2.8))
         count, steps = step_count.flatten(), np.arange(step_count.numel())
         first, last = is_init.flatten(), done.flatten()
         ax.plot(steps, count, ".-", color=SKY, lw=1, ms=3, label='"step_count"')
         ax.plot(steps[first], count[first], "^", color=RED, ms=8, label='"is_init" is true')
         ax.plot(steps[last], count[last], "x", color=BLUE, mew=2, ms=7, label='("next", "done") is true')
         ax.set(xlabel="step of the rollout", ylabel="steps since reset")
-        ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        ax.legend(ncols=1 if is_narrow() else 3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return fig
 
 
+@two_widths
 def column_statistics(scale: Tensor, position: Tensor, darkest: Mapping[str, Tensor]) -> Figure:
     """Draw per-column normalisation, and what it makes of the same pole at different cart positions.
 
@@ -98,7 +118,7 @@ def column_statistics(scale: Tensor, position: Tensor, darkest: Mapping[str, Ten
         darkest: darkest pixel of the pole, ``[positions]``, by normalisation.
     """
     with style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.9))
+        fig, (left, right) = panels(2, 2.9, 2.4)
         left.plot(scale.flatten(), color=RED)
         left.set(xlabel="image column", ylabel="factor on the pixels", ylim=(0, None))
         for (name, value), color in zip(darkest.items(), (RED, BLUE), strict=True):
