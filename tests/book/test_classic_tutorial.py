@@ -5,14 +5,16 @@ import math
 import statistics
 
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 from matplotlib.colors import to_hex
 
-from benchmarks import tutorial
+from benchmarks import classic, tutorial
 from recdqn.book import plots
 from recdqn.book.plots.style import PALE_BLUE
 from recdqn.book.recorded import RESULTS, recorded_runs
 
+PAGE = RESULTS.parent / "book" / "coming-from-the-tutorial.ipynb"
 VARIANTS = range(len(tutorial.CHANGES) + 1)
 
 
@@ -54,6 +56,31 @@ def test_the_figure_shows_the_recorded_runs():
     (window,) = [patch for patch in far.patches if to_hex(patch.get_facecolor()) == PALE_BLUE.lower()]
     assert window.get_width() == near.get_xlim()[1]
     plt.close("all")
+
+
+def test_the_page_shows_what_the_files_hold():
+    """Its table has each seed's last evaluation, and the claims that it asserts hold."""
+    cells = {cell.id: cell for cell in nbformat.read(PAGE, as_version=nbformat.NO_CONVERT).cells}
+    code = "\n".join(cells[name].source for name in ("imports", "curves", "numbers"))
+    names = {}
+    exec(code.replace("\nMarkdown(", "\nshown = Markdown("), names)
+    rows = names["shown"].data.splitlines()[2:]
+    for changes in VARIANTS:
+        last = [list(evaluations(changes, seed).values())[-1] for seed in range(3)]
+        expected = [", ".join(f"{value:.0f}" for value in last), f"{statistics.mean(last):.0f}"]
+        assert [cell.strip() for cell in rows[changes].split("|")[2:4]] == expected
+    text = " ".join("\n".join(rows).split())
+    assert "Each run had 7,500 environment steps. An evaluation is 5 greedy episodes. All 12 runs" in text
+    plt.close("all")
+
+
+def test_what_the_page_says_of_the_program():
+    """16 updates after 50 steps; as many steps as the median seed; exploration less than half over."""
+    assert (tutorial.UPDATES, classic.ROW) == (16, 50)
+    needed = [run["evaluations"][-1]["frames"] for run in recorded_runs("pixel-cartpole")]
+    assert statistics.median(needed) == tutorial.FRAMES
+    for run in recorded_runs("classic-tutorial/3"):
+        assert 1 - run["evaluations"][-1]["eps"] < (1 - 0.05) / 2
 
 
 def test_a_few_updates_with_all_changes(monkeypatch, tmp_path):
