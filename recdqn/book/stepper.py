@@ -61,8 +61,8 @@ def record_steps(hidden: int = 3) -> Record:
         env.set_seed(0)
         episode = _first_episode(env, TensorDictSequential(features, layer, *head))
         rollouts[name] = {
-            "inside": {"step": 2, "moments": _describe(episode[2])},
-            "end": {"step": len(episode) - 1, "moments": _describe(episode[-1])},
+            "inside": {"step": 2, "stages": _describe(episode[2])},
+            "end": {"step": len(episode) - 1, "stages": _describe(episode[-1])},
         }
     env.close()
     return {"rollouts": rollouts}
@@ -93,7 +93,7 @@ def _describe(step: list[TensorDictBase]) -> list[Record]:
             }
             for place in after
         }
-        stages.append({"moment": name, **entries})
+        stages.append({"name": name, **entries})
         before = after
     return stages
 

@@ -171,22 +171,22 @@ def test_sheet_lays_pictures_out_in_rows():
 # The stepper.
 
 
-def value(moment, place, key):
-    return moment[place].get(key, [None, ""])[0]
+def value(stage, place, key):
+    return stage[place].get(key, [None, ""])[0]
 
 
-def mark(moment, place, key):
-    return moment[place].get(key, [None, ""])[1]
+def mark(stage, place, key):
+    return stage[place].get(key, [None, ""])[1]
 
 
-def test_a_fresh_rollout_gives_the_recorded_moments(steps):
+def test_a_fresh_rollout_gives_the_recorded_stages(steps):
     again = record_steps()["rollouts"]
     for wiring, rollout in steps.items():
         for name, step in rollout.items():
             fresh = again[wiring][name]
             assert fresh["step"] == step["step"]
-            for a, b in zip(step["moments"], fresh["moments"], strict=True):
-                assert a["moment"] == b["moment"]
+            for a, b in zip(step["stages"], fresh["stages"], strict=True):
+                assert a["name"] == b["name"]
                 for place in ("root", "next"):
                     assert list(a[place]) == list(b[place])
                     for key, (recorded, became) in a[place].items():
@@ -215,16 +215,16 @@ def test_what_is_stored_is_what_env_rollout_stores(steps, wiring):
     assert steps[wiring]["end"]["step"] == len(data) - 1 > steps[wiring]["inside"]["step"] > 0
     assert data[-1]["next", "done"]
     for step in steps[wiring].values():
-        stored, moment = data[step["step"]], step["moments"][STAGES.index("after env.step")]
+        stored, stage = data[step["step"]], step["stages"][STAGES.index("after env.step")]
         for place, found in (("root", stored.exclude("next")), ("next", stored["next"])):
-            assert set(moment[place]) == set(found.keys())
-            for key, (recorded, _) in moment[place].items():
+            assert set(stage[place]) == set(found.keys())
+            for key, (recorded, _) in stage[place].items():
                 assert recorded == pytest.approx(found[key].flatten().tolist(), abs=2e-4), key
 
 
 @pytest.mark.parametrize("name", ["inside", "end"])
 def test_the_right_state_moves_from_next_to_the_root(steps, name):
-    before, policy, step, move, reset = steps["right"][name]["moments"]
+    before, policy, step, move, reset = steps["right"][name]["stages"]
     for key in (H, C):
         assert value(before, "root", key) == value(policy, "root", key) == value(step, "root", key)
         assert any(value(before, "root", key))
@@ -244,15 +244,15 @@ def test_the_right_state_moves_from_next_to_the_root(steps, name):
 
 @pytest.mark.parametrize("name", ["inside", "end"])
 def test_without_next_the_state_is_overwritten_or_never_arrives(steps, name):
-    before, policy, step, move, _ = steps["same"][name]["moments"]
+    before, policy, step, move, _ = steps["same"][name]["stages"]
     new = value(policy, "root", H)
     assert new != value(before, "root", H) and mark(policy, "root", H) == "changed"
     assert policy["next"] == {} and any(value(before, "root", H))
     assert value(step, "next", H) == new == value(move, "root", H) and mark(step, "next", H) == "copied"
 
-    moments = steps["new"][name]["moments"]
-    assert [value(moment, "root", H) for moment in moments] == [[0, 0, 0]] * 5
-    before, policy, step, move, reset = moments
+    stages = steps["new"][name]["stages"]
+    assert [value(stage, "root", H) for stage in stages] == [[0, 0, 0]] * 5
+    before, policy, step, move, reset = stages
     assert policy["next"] == {} and value(step, "next", H) == [0, 0, 0]
     assert any(value(policy, "root", "h_new")) and mark(policy, "root", "h_new") == "changed"
     assert value(policy, "root", "h_new") == value(reset, "root", "h_new") and "h_new" not in step["next"]

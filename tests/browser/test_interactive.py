@@ -25,15 +25,15 @@ def test_stepper(visit):
         for step, recorded in rollout.items():
             box.locator(f"input[data-choose=wiring][value={wiring}]").check()
             box.locator(f"input[data-choose=step][value={step}]").check()
-            last = len(recorded["moments"]) - 1
-            for index, stage in enumerate(recorded["moments"]):
+            last = len(recorded["stages"]) - 1
+            for index, stage in enumerate(recorded["stages"]):
                 panel = box.locator(".stepper-panel:visible")
                 expect(panel).to_have_count(1)
-                for name, value in (("wiring", wiring), ("step", step), ("moment", str(index))):
+                for name, value in (("wiring", wiring), ("step", step), ("stage", str(index))):
                     expect(panel).to_have_attribute(f"data-{name}", value)
-                expect(panel).to_contain_text(stage["moment"])
+                expect(panel).to_contain_text(stage["name"])
                 if index:  # the first table is not announced
-                    expect(box.locator("[role=status]")).to_contain_text(stage["moment"])
+                    expect(box.locator("[role=status]")).to_contain_text(stage["name"])
                 if index < last:
                     following.click()
             expect(following).to_have_attribute("aria-disabled", "true")
@@ -48,13 +48,13 @@ def test_stepper_keys(visit):
     following = box.locator("[data-go=next]")
     following.press("Enter")
     following.press(" ")
-    expect(box).to_have_attribute("data-moment", "2")
+    expect(box).to_have_attribute("data-stage", "2")
     following.press("ArrowLeft")
-    expect(box).to_have_attribute("data-moment", "1")
+    expect(box).to_have_attribute("data-stage", "1")
     following.press("End")
-    expect(box).to_have_attribute("data-moment", "4")
+    expect(box).to_have_attribute("data-stage", "4")
     following.press("Home")
-    expect(box).to_have_attribute("data-moment", "0")
+    expect(box).to_have_attribute("data-stage", "0")
     box.locator("input[value=right]").focus()
     page.keyboard.press("ArrowDown")
     expect(box).to_have_attribute("data-wiring", "same")

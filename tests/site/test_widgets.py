@@ -25,7 +25,7 @@ def text(element):
 
 def test_the_stepper_holds_every_recorded_entry_without_javascript():
     cells = STEPPER.select("td")
-    names = ("data-wiring", "data-step", "data-moment")
+    names = ("data-wiring", "data-step", "data-stage")
     found = {}
     for cell in cells:
         panel = cell.find_parent(class_="stepper-panel")
@@ -34,7 +34,7 @@ def test_the_stepper_holds_every_recorded_entry_without_javascript():
     count = 0
     for wiring, rollout in STEPS["rollouts"].items():
         for step, recorded in rollout.items():
-            for number, stage in enumerate(recorded["moments"]):
+            for number, stage in enumerate(recorded["stages"]):
                 for place in ("root", "next"):
                     for key, (value, mark) in stage[place].items():
                         cell = found[wiring, step, str(number), place, key]
@@ -57,7 +57,7 @@ def test_a_changed_entry_is_marked_in_words():
 
 
 def test_every_stage_is_explained_and_every_explanation_is_used():
-    panels = STEPPER.select(".stepper-moment")
+    panels = STEPPER.select(".stepper-stage")
     explained = {next(t for t in stepper.TEXTS.values() if text(panel).endswith(t)) for panel in panels}
     assert len(panels) == 30 and explained == set(stepper.TEXTS.values())
 

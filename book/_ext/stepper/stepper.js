@@ -3,28 +3,28 @@ for (const box of document.querySelectorAll(".stepper:not([data-live])")) {
   const status = box.querySelector("[role=status]"), [previous, next] = box.querySelectorAll("button");
   const show = (quiet) => {
     for (const panel of panels) {
-      panel.hidden = ["wiring", "step", "moment"].some((what) => panel.dataset[what] !== state[what]);
-      if (!panel.hidden && !quiet) status.textContent = panel.querySelector(".stepper-moment").textContent;
+      panel.hidden = ["wiring", "step", "stage"].some((what) => panel.dataset[what] !== state[what]);
+      if (!panel.hidden && !quiet) status.textContent = panel.querySelector(".stepper-stage").textContent;
     }
     for (const part of box.querySelectorAll("details")) {
       part.open = true;
       part.hidden = !part.querySelector(".stepper-panel:not([hidden])");
     }
-    previous.setAttribute("aria-disabled", state.moment === "0");
-    next.setAttribute("aria-disabled", state.moment === "4");
+    previous.setAttribute("aria-disabled", state.stage === "0");
+    next.setAttribute("aria-disabled", state.stage === "4");
   };
-  const go = (moment) => {
-    state.moment = Math.max(0, Math.min(4, moment));
+  const go = (stage) => {
+    state.stage = Math.max(0, Math.min(4, stage));
     show();
   };
-  previous.addEventListener("click", () => go(+state.moment - 1));
-  next.addEventListener("click", () => go(+state.moment + 1));
+  previous.addEventListener("click", () => go(+state.stage - 1));
+  next.addEventListener("click", () => go(+state.stage + 1));
   box.addEventListener("change", (event) => {
     state[event.target.dataset.choose] = event.target.value;
     show();
   });
   box.addEventListener("keydown", (event) => {
-    const to = { ArrowLeft: +state.moment - 1, ArrowRight: +state.moment + 1, Home: 0, End: 4 }[event.key];
+    const to = { ArrowLeft: +state.stage - 1, ArrowRight: +state.stage + 1, Home: 0, End: 4 }[event.key];
     if (to === undefined || event.target.type === "radio") return;
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
