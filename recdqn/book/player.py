@@ -1,4 +1,4 @@
-"""Record a greedy episode and linear read-outs of the agent's memory, for the welcome page.
+"""Record a greedy episode, with the agent's memory and without, and linear read-outs of the memory.
 
 Run it as ``python -m recdqn.book.player results/pixel-cartpole/seed-0``. It writes ``results/episode.json``
 and ``book/_static/episode.png`` for the episode player, and ``results/step-mdp.json`` for the stepper (see
@@ -27,7 +27,7 @@ from recdqn.book.stepper import record_steps
 from recdqn.config import EnvConfig
 from recdqn.errors import UserError
 from recdqn.evaluation import EVAL_SEED, evaluation_env, greedy
-from recdqn.flow import POLICY, STEP, walk
+from recdqn.flow import BEFORE, POLICY, STEP, recurrent_keys, walk
 from recdqn.run.folder import load_checkpoint
 from recdqn.run.provenance import manifest
 
@@ -68,7 +68,14 @@ class Played:
 
 
 @torch.no_grad()
-def play(policy: TensorDictSequential, cfg: EnvConfig, episodes: int, seed: int, steps: int = 500) -> Played:
+def play(
+    policy: TensorDictSequential,
+    cfg: EnvConfig,
+    episodes: int,
+    seed: int,
+    steps: int = 500,
+    wiped: bool = False,
+) -> Played:
     """Play greedy episodes of pixel CartPole side by side and record the policy's activations.
 
     Args:
@@ -77,13 +84,18 @@ def play(policy: TensorDictSequential, cfg: EnvConfig, episodes: int, seed: int,
         episodes: number of episodes, at least 2; their seeds are consecutive.
         seed: evaluation seed of the first episode.
         steps: maximum number of steps.
+        wiped: whether to set the recurrent state to zero before every step.
     """
+    states = [read for read, _ in recurrent_keys(policy)]
     running = torch.ones(episodes, dtype=torch.bool)
     rows: list[tuple[Tensor, ...]] = []
     cfg = dataclasses.replace(cfg, num_envs=episodes, workers=False)
     with evaluation_env(policy, cfg, seed) as env:
         for stage, td in walk(env, greedy(policy)):
-            if stage == POLICY:
+            if wiped and stage == BEFORE:
+                for key in states:
+                    td.get(key).zero_()
+            elif stage == POLICY:
                 truth = torch.tensor(np.array([cartpole.unwrapped.state for cartpole in env.base_env.envs]))
                 hidden = td["next", "recurrent_state_h"].squeeze(-2)
                 row = [td["embed"], hidden, td["action_value"], td["action"].argmax(-1), td["pixels"][0, 0]]
@@ -99,7 +111,8 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
     """Fit and score the read-outs, and record an episode that they were not fitted on.
 
     Of the held-out episodes that last ``steps`` steps, the one whose cart moves farthest is recorded.
-    The network computes in float32, so that other machines get the same numbers.
+    The same episode, and all held-out episodes for their mean length, are played again with the memory wiped
+    before every step. The network computes in float32, so that other machines get the same numbers.
 
     Args:
         run: folder of a trained pixel agent.
@@ -107,7 +120,8 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
         steps: maximum number of steps of an episode.
 
     Returns:
-        The contents of ``results/episode.json``, and the pictures, ``[steps, size, size]``.
+        The contents of ``results/episode.json``, and the pictures, ``[pictures, size, size]``: first of the
+        whole episode, then of the same episode with the memory wiped.
 
     Raises:
         UserError: if the agent does not see pictures, or if no held-out episode is long enough.
@@ -127,6 +141,9 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
         raise UserError(f"no held-out episode of {run} lasts {steps} steps: use a trained agent")
     pick = int(moved.argmax())
     shown = play(policy, cfg, 2, SEED + pick, steps)
+    forgetful = play(policy, cfg, 2, SEED + pick, steps, wiped=True)
+    length = int(forgetful.running[:, 0].sum())
+    all_forgetful = play(policy, cfg, episodes, SEED + episodes, steps, wiped=True)
     velocities = list(VELOCITIES.values())
     truth = played.truth[..., velocities]
     weights, scores, estimates = {}, {}, {}
@@ -158,13 +175,28 @@ def record_episode(run: str | Path, episodes: int = EPISODES, steps: int = 500) 
         "truth": _cart_and_pole(shown.truth[:, 0, velocities]),
         "readout": _cart_and_pole(estimates["hidden"]),
         "single": _cart_and_pole(estimates["features"]),
+        "wiped": {
+            "steps": length,
+            "values": _rounded(forgetful.values[:length, 0]),
+            "actions": forgetful.actions[:length, 0].tolist(),
+            "position": _rounded(forgetful.truth[:length, 0, 0]),
+            "angle": _rounded(forgetful.truth[:length, 0, 2]),
+        },
+        "mean_length": {
+            "kept": _mean_length(played.running[:, held_out]),
+            "wiped": _mean_length(all_forgetful.running),
+        },
     }
-    return record, shown.pictures
+    return record, torch.cat([shown.pictures, forgetful.pictures[:length]])
 
 
 def _rounded(values: Tensor, digits: int = DIGITS) -> list[Any]:
     rounded: list[Any] = values.double().numpy().round(digits).tolist()
     return rounded
+
+
+def _mean_length(running: Tensor) -> float:
+    return round(running.sum(0).double().mean().item(), 1)
 
 
 def _cart_and_pole(values: Tensor) -> dict[str, list[Any]]:
