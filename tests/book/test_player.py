@@ -65,7 +65,8 @@ def test_the_episode_is_whole_and_small(record):
     for name in ("truth", "readout", "single"):
         assert {key: len(line) for key, line in record[name].items()} == {"cart": 500, "pole": 500}
     assert len(record["units"]) == len(set(record["units"])) == len(record["hidden"][0]) == 8
-    rows, columns = -(-record["steps"] // record["columns"]), record["columns"]
+    shown = record["steps"] + record["wiped"]["steps"]
+    rows, columns = -(-shown // record["columns"]), record["columns"]
     assert iio.imread(PICTURES).shape == (rows * 84, columns * 84)
     made = record["made"]
     assert made["command"].endswith("player results/pixel-cartpole/seed-0")
@@ -122,6 +123,29 @@ def test_a_fresh_run_of_the_weights_gives_the_recorded_steps(record, saved, read
     assert played.running.all() and played.actions[:, 0].tolist() == record["actions"][:60]
 
 
+def test_without_memory_the_same_start_ends_early(record, saved):
+    """Wiping leaves what a zero state gives: the stored pictures, each as the first of a sequence."""
+    wiped, size, columns = record["wiped"], record["size"], record["columns"]
+    assert (
+        wiped["steps"] < 0.2 * record["steps"] and abs(wiped["angle"][-1]) > 0.15
+    )  # radians; it ends at 0.21
+    for name in ("position", "angle"):
+        assert wiped[name][0] == record[name][0]
+    whole = iio.imread(PICTURES)
+    places = [divmod(record["steps"] + step, columns) for step in range(wiped["steps"])]
+    cut = [whole[r * size : (r + 1) * size, c * size : (c + 1) * size] for r, c in places]
+    features, memory, head = saved.policy[0].module, saved.policy[1].lstm, saved.policy[2].module
+    with torch.no_grad():
+        seen = features(torch.from_numpy(np.stack(cut))[:, None])
+        lstm = torch.nn.LSTM(seen.shape[-1], memory.hidden_size, batch_first=True)
+        lstm.load_state_dict(memory.state_dict())
+        values = head(lstm(seen[:, None])[0][:, 0]).numpy()
+    np.testing.assert_allclose(wiped["values"], values, rtol=0, atol=ROUNDED)
+    assert wiped["actions"] == values.argmax(-1).tolist()
+    lengths = record["mean_length"]
+    assert lengths["wiped"] < 0.2 * lengths["kept"]
+
+
 def test_a_small_recording_is_fitted_on_the_first_half_and_scored_on_the_second(tmp_path, monkeypatch, saved):
     small = functools.partial(record_episode, episodes=3, steps=40)
     monkeypatch.setattr(player, "record_episode", small)
@@ -147,7 +171,8 @@ def test_a_small_recording_is_fitted_on_the_first_half_and_scored_on_the_second(
     assert made["seed"] == EVAL_SEED + player.SEED + 3 + spread.argmax()
     strongest = x[second][..., :-1].reshape(120, -1).std(0)
     assert set(made["units"]) == set(np.argsort(strongest)[-8:].tolist())
-    assert iio.imread(tmp_path / "episode.png").shape == (2 * 84, 25 * 84)
+    rows = -(-(40 + made["wiped"]["steps"]) // 25)
+    assert iio.imread(tmp_path / "episode.png").shape == (rows * 84, 25 * 84)
     assert json.loads((tmp_path / "step-mdp.json").read_text())["made"] == made["made"]
 
 

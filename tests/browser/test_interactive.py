@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 STEPS = json.loads((ROOT / "results" / "step-mdp.json").read_text(encoding="utf-8"))["rollouts"]
 EPISODE = json.loads((ROOT / "results" / "episode.json").read_text(encoding="utf-8"))
+AGENTS = {"kept": EPISODE, "wiped": EPISODE["wiped"]}
 SIDES = ("left", "right")
 
 
@@ -68,24 +69,34 @@ def check_player(box, step):
     )
     shown = {name: number(text) for name, text in shown.items() if text.strip()}
     assert shown["step"] == step
-    for side, value in zip(SIDES, EPISODE["values"][step], strict=True):
-        assert shown[f"q-{side}"] == pytest.approx(value, abs=5.1e-4)
+    for agent, played in AGENTS.items():
+        at = min(step, played["steps"] - 1)
+        left, right = played["values"][at]
+        expected = {"left": left, "right": right, "difference": right - left}
+        for what, value in expected.items():
+            assert shown[f"{agent}-{what}"] == pytest.approx(value, abs=5.1e-4)
+        part = box.locator(f"[data-agent={agent}]")
+        if step < played["steps"]:
+            expect(part.locator(".taken")).to_have_attribute("data-side", SIDES[played["actions"][at]])
+        else:
+            expect(part.locator(".player-state")).to_have_text(f"fell after {played['steps']} steps")
+        check_picture(part.locator(".player-picture"), at + (agent == "wiped") * EPISODE["steps"])
     for velocity in ("cart", "pole"):
         for what in ("truth", "readout", "single"):
             assert shown[f"{velocity}-{what}"] == pytest.approx(EPISODE[what][velocity][step], abs=5.1e-3)
     for unit, value in enumerate(EPISODE["hidden"][step]):
         assert shown[f"unit-{unit}"] == pytest.approx(value, abs=5.1e-3)
-    action = SIDES[EPISODE["actions"][step]]
-    expect(box).to_have_attribute("data-action", action)
-    expect(box.locator(".player-q.taken")).to_have_attribute("data-side", action)
-    expect(box.locator(f"[data-side={action}] .player-taken")).to_be_visible()
-    # The picture: the step's place in the sheet, in percent of what sticks out of the frame.
+    expect(box).to_have_attribute("data-action", SIDES[EPISODE["actions"][step]])
+
+
+def check_picture(picture, cell):
+    """Compare the picture's place in the sheet, in percent of what sticks out of the frame."""
     columns = EPISODE["columns"]
-    rows = -(-EPISODE["steps"] // columns)
-    at = box.locator(".player-picture").evaluate("picture => getComputedStyle(picture).backgroundPosition")
+    rows = -(-(EPISODE["steps"] + EPISODE["wiped"]["steps"]) // columns)
+    at = picture.evaluate("picture => getComputedStyle(picture).backgroundPosition")
     x, y = (float(part.rstrip("%")) for part in at.split())
-    assert x * (columns - 1) / 100 == pytest.approx(step % columns, abs=1e-2)
-    assert y * (rows - 1) / 100 == pytest.approx(step // columns, abs=1e-2)
+    assert x * (columns - 1) / 100 == pytest.approx(cell % columns, abs=1e-2)
+    assert y * (rows - 1) / 100 == pytest.approx(cell // columns, abs=1e-2)
 
 
 def test_player(visit):
@@ -104,6 +115,19 @@ def test_player(visit):
         check_player(box, step)
         status = box.locator("[role=status]")
         expect(status).to_contain_text(f"Step {step}: {SIDES[EPISODE['actions'][step]]} taken")
+
+
+def test_a_click_on_a_chart_goes_to_its_step(visit):
+    page = visit("intro.html")
+    box = page.locator(".player")
+    for count, chart in enumerate(
+        (*box.locator(".player-plot svg").all(), box.locator(".player-unit svg").first)
+    ):
+        chart.scroll_into_view_if_needed()
+        place = chart.bounding_box()
+        share = 0.205 + 0.1 * count
+        chart.click(position={"x": share * place["width"], "y": place["height"] / 2})
+        check_player(box, int(100 * share))
 
 
 def test_player_keys(visit):

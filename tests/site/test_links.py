@@ -16,6 +16,8 @@ import yaml
 from bs4 import BeautifulSoup
 from hover_cards import Card
 from markupsafe import Markup
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "book" / "_inventories").glob("*.txt"))
@@ -201,3 +203,18 @@ def test_the_rocket_opens_the_release(tmp_path):
                 "https://hub.example/gh/a/b/v3.2.1?path=book/main.ipynb",
                 "https://lab.example/a/b/blob/v3.2.1/x.ipynb",
             ]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_without_an_address_no_page_needs_it(tmp_path, published):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "index.rst").write_text("Title\n=====\n\n.. only:: published\n\n   Clone it.\n")
+    options = dict.fromkeys(release_links.NEEDS_ADDRESS, True)
+    settings = {"extensions": ["release_links"], "published": published, "html_theme_options": options}
+    folders = [source, None, tmp_path / "html", tmp_path / "trees"]
+    with patch_docutils(), docutils_namespace():
+        app = Sphinx(*folders, "pseudoxml", confoverrides=settings, status=None, warningiserror=True)
+        app.build()
+    assert ("Clone it." in (tmp_path / "html" / "index.pseudoxml").read_text(encoding="utf-8")) == published
+    assert all(bool(options[option]) == published for option in release_links.NEEDS_ADDRESS)

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent
 RECORD = FOLDER.parents[2] / "results" / "episode.json"
 
 # Entries of the recorded file that the script reads.
-SENT = "steps size columns values actions units hidden position angle truth readout single".split()
+SENT = "steps size columns values actions units hidden position angle truth readout single wiped".split()
 
 
 def markup(record: dict[str, Any], root: str) -> str:

@@ -2,10 +2,14 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
   const data = JSON.parse(box.parentNode.querySelector(".player-data").textContent);
   const last = data.steps - 1, span = 100, sides = ["left", "right"], now = box.dataset;
   const find = (what) => box.querySelector(what), all = (what) => [...box.querySelectorAll(what)];
-  const slider = find("input[type=range]"), play = find("[data-go=play]"), picture = find(".player-picture");
+  const slider = find("input[type=range]"), play = find("[data-go=play]");
   const status = find("[role=status]"), speed = find("select"), check = find("input[type=checkbox]");
   const text = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
-  const most = Math.max(...data.values.flat());
+  const difference = ([left, right]) => right - left;
+  const rows = Math.ceil((data.steps + data.wiped.steps) / data.columns) - 1;
+  const agents = [["kept", data, 0], ["wiped", data.wiped, data.steps]].map(([name, played, offset]) =>
+    ({ name, played, offset, part: find(`[data-agent=${name}]`) }));
+  const most = Math.max(...agents.flatMap(({ played }) => played.values.map(difference)).map(Math.abs));
   const charts = ["cart", "pole"].map((name) => {
     const lines = { truth: data.truth[name], readout: data.readout[name], single: data.single[name] };
     const top = Math.ceil(Math.max(...[...lines.truth, ...lines.readout].map(Math.abs)) * 2) / 2;
@@ -28,7 +32,7 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
     return { cells, cursor };
   });
   const strongest = Math.max(...data.hidden.flat().map(Math.abs));
-  let from = -1, timer = 0;
+  let from = -1, timer = 0, end = last;
 
   function line(element, x1, y1, x2, y2) {
     for (const [key, value] of Object.entries({ x1, y1, x2, y2 })) element.setAttribute(key, value);
@@ -50,18 +54,32 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
       cell.setAttribute("fill-opacity", (Math.abs(value) / strongest).toFixed(2));
     }));
   }
+  function showAgent({ name, played, offset, part }, step) {
+    const at = Math.min(step, played.steps - 1), values = played.values[at], cell = offset + at;
+    const over = step >= played.steps, gap = difference(values), share = 50 * Math.abs(gap) / most;
+    const put = (what, value) => { find(`[data-show=${name}-${what}]`).textContent = text(value, 3); };
+    put("left", values[0]);
+    put("right", values[1]);
+    put("difference", gap);
+    sides.forEach((side, k) =>
+      part.querySelector(`[data-side=${side}]`).classList.toggle("taken", !over && k === played.actions[at]));
+    Object.assign(part.querySelector("i").style, { width: share + "%", marginLeft: (gap < 0 ? 50 - share : 50) + "%" });
+    part.classList.toggle("over", over);
+    part.querySelector(".player-state").textContent =
+      over ? `fell after ${played.steps} steps` : `goes ${sides[played.actions[at]]}`;
+    const picture = part.querySelector(".player-picture"), lean = played.angle[at] * 180 / Math.PI;
+    picture.style.backgroundPosition =
+      `${100 * (cell % data.columns) / (data.columns - 1)}% ${100 * Math.floor(cell / data.columns) / rows}%`;
+    picture.setAttribute("aria-label", `What the agent sees: the cart at ${text(played.position[at], 2)} m, ` +
+      `the pole ${text(Math.abs(lean), 1)} degrees to the ${lean < 0 ? "left" : "right"}`);
+  }
   function show(step) {
     now.step = step = Math.max(0, Math.min(last, step));
     if (Math.floor(step / span) * span !== from) draw(Math.floor(step / span) * span);
     const x = step - from + 0.5, action = sides[data.actions[step]];
     now.action = action;
-    sides.forEach((side, k) => {
-      const row = find(`[data-side=${side}]`), value = data.values[step][k];
-      now[k ? "qRight" : "qLeft"] = value;
-      row.classList.toggle("taken", side === action);
-      row.querySelector("i").style.width = Math.max(0, 100 * value / most) + "%";
-      find(`[data-show=q-${side}]`).textContent = text(value, 3);
-    });
+    [now.qLeft, now.qRight] = data.values[step];
+    agents.forEach((agent) => showAgent(agent, step));
     for (const { name, lines, top, svg } of charts) {
       line(svg.querySelector(".cursor"), x, -top, x, top);
       for (const what of Object.keys(lines)) {
@@ -73,11 +91,6 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
       line(cursor, x, 0, x, 1);
       find(`[data-show=unit-${k}]`).textContent = text(data.hidden[step][k], 2);
     });
-    const rows = Math.ceil(data.steps / data.columns) - 1, row = Math.floor(step / data.columns);
-    picture.style.backgroundPosition = `${100 * (step % data.columns) / (data.columns - 1)}% ${100 * row / rows}%`;
-    const lean = data.angle[step] * 180 / Math.PI, where = text(data.position[step], 2);
-    picture.setAttribute("aria-label", `What the agent sees: the cart at ${where} m, ` +
-      `the pole ${text(Math.abs(lean), 1)} degrees to the ${lean < 0 ? "left" : "right"}`);
     find("[data-show=step]").textContent = step;
     slider.value = step;
     if (now.playing === "false") {
@@ -87,13 +100,14 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
       status.textContent = `Step ${step}: ${action} taken, Q-values ${left} left, ${right} right; ${said.join("; ")}.`;
     }
   }
-  function run(playing) {
+  function run(playing, until = last) {
     clearInterval(timer);
+    end = until;
     now.playing = playing;
     play.textContent = playing ? "Pause" : "Play";
     if (playing) {
       if (+now.step === last) show(0);
-      timer = setInterval(() => (+now.step < last ? show(+now.step + 1) : run(false)), 1000 / speed.value);
+      timer = setInterval(() => (+now.step < end ? show(+now.step + 1) : run(false)), 1000 / speed.value);
     } else {
       show(+now.step);
     }
@@ -101,6 +115,15 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
   function go(step) {
     run(false);
     show(step);
+  }
+  for (const svg of all("svg")) {
+    const follow = (event) => {
+      if (!(event.buttons & 1)) return;
+      const { left, width } = svg.getBoundingClientRect();
+      go(from + Math.max(0, Math.min(span - 1, Math.floor((event.clientX - left) / width * span))));
+    };
+    svg.addEventListener("pointerdown", follow);
+    svg.addEventListener("pointermove", follow);
   }
   play.addEventListener("click", () => run(now.playing !== "true"));
   find("[data-go=previous]").addEventListener("click", () => go(+now.step - 1));
@@ -117,11 +140,15 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
     event.preventDefault();
     event.stopPropagation();
   });
-  picture.style.backgroundImage = `url("${now.pictures}")`;
-  picture.style.backgroundSize = `${100 * data.columns}%`;
+  for (const picture of all(".player-picture")) {
+    picture.style.backgroundImage = `url("${now.pictures}")`;
+    picture.style.backgroundSize = `${100 * data.columns}%`;
+  }
   now.live = "";
   now.playing = false;
   find(".player-live").hidden = false;
   show(0);
   status.textContent = "";
+  // The first four seconds play at once, for readers who have not asked for less motion.
+  if (matchMedia("(prefers-reduced-motion: no-preference)").matches) run(true, 60);
 }
