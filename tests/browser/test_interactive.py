@@ -161,3 +161,14 @@ def test_player_plays(visit):
     play.press("Enter")
     expect(box).to_have_attribute("data-playing", "false")
     check_player(box, int(box.get_attribute("data-step")))
+
+
+def test_a_solution_opens_from_anywhere_in_its_bar(visit, chapter):
+    page = visit(chapter)
+    bars = page.locator("article div.solution > .admonition-title")
+    assert bars.count() > 0
+    for bar in bars.all():
+        box = bar.bounding_box()
+        for place, opened in ((0.05, "true"), (0.3, "false"), (0.95, "true")):
+            bar.click(position={"x": place * box["width"], "y": box["height"] / 2})
+            expect(bar.locator(".toggle-button")).to_have_attribute("aria-expanded", opened)

@@ -44,3 +44,16 @@ def test_search_dialog(visit):
 def test_nothing_found(visit):
     page = visit("search.html?q=zyzzyva")
     page.wait_for_function("document.querySelector('.search-summary')?.textContent.includes('did not match')")
+    assert page.locator(".search-help:visible a").count() >= 4  # what else to try
+    page = visit("search.html?q=primer")
+    page.locator("#search-results li").first.wait_for()
+    assert page.locator(".search-help:visible").count() == 0
+
+
+def test_results_show_the_text_of_a_page(visit):
+    """Not its buttons, or its list of contents, which is part of every page for printing."""
+    page = visit("search.html?q=hidden+state")
+    page.locator("#search-results li p.context").first.wait_for()
+    page.wait_for_function("document.querySelector('.search-summary')?.textContent.includes('finished')")
+    shown = page.locator("#search-results p.context").all_inner_texts()
+    assert shown and [text for text in shown if "Contents" in text or "Suggest edit" in text] == []

@@ -1,6 +1,6 @@
 """The accessibility fixes to the site's HTML."""
 
-from accessible import drop_repeated_ids, fix_lists, move_space_before_link, name_arrows
+from accessible import drop_repeated_ids, fix_lists, let_code_break, name_arrows, unlink_bars
 from bs4 import BeautifulSoup
 from docutils import nodes
 
@@ -26,14 +26,29 @@ def test_repeated_ids_go_and_others_stay():
     assert [section["ids"] for section in document.findall(nodes.section)] == [["a-page"], [], ["mine"]]
 
 
-def test_the_space_before_the_name_of_an_exercise_is_not_part_of_the_link():
+def test_the_bar_of_a_solution_holds_no_link():
     link = nodes.reference("", "", nodes.Text(" Exercise 1.1"), nodes.Text(" (A name)"), refid="ex")
     document = nodes.document(None, None)
-    document += nodes.title("", "", nodes.Text("Solution to"), link)
-    move_space_before_link(None, document, "a-page")
-    title = document[0]
-    assert title.astext() == "Solution to Exercise 1.1 (A name)"
-    assert title.next_node(nodes.reference).astext() == "Exercise 1.1 (A name)"
+    document += nodes.admonition(
+        "", nodes.title("", "", nodes.Text("Solution to"), link), classes=["solution"]
+    )
+    document += nodes.admonition("", nodes.title("", "", link.deepcopy()))
+    unlink_bars(None, document, "a-page")
+    solution, other = document
+    assert solution.astext() == "Solution to Exercise 1.1 (A name)"
+    assert solution.next_node(nodes.reference) is None
+    assert other.next_node(nodes.reference) is not None
+
+
+def test_code_breaks_after_dots_and_underscores_of_names():
+    code = (
+        '<code><span class="pre">torch.nn.LSTM(batch_first)</span> <span class="pre">__init__</span></code>'
+    )
+    assert let_code_break(code) == (
+        '<code><span class="pre">torch.<wbr>nn.<wbr>LSTM(batch_<wbr>first)</span>'
+        ' <span class="pre">__init__</span></code>'
+    )
+    assert let_code_break('<span class="pre">0.5</span>') == '<span class="pre">0.5</span>'
 
 
 def test_lists_hold_entries_and_nothing_else():

@@ -134,8 +134,7 @@ def add_times(app: Sphinx, page: str, template: str, context: dict, document: no
     text = f"About {minutes} minutes to read."
     run = app.env.nb_metadata.get(page, {}).get("exec_data")
     if run and run["runtime"]:
-        profile = os.environ.get("RECDQN_PROFILE", "book")
-        text += f" The cells ran in {in_words(run['runtime'])} when this site was built, profile {profile}."
+        text += f" Running its cells takes about {in_words(run['runtime'])}."
     context["body"] = context["body"].replace("</h1>", f'</h1>\n<p class="page-times">{text}</p>', 1)
 
 

@@ -10,6 +10,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from widgets import add_static_files
 
+# A word of inline code, and the places inside where a line may break.
+CODE = re.compile(r'(?<=<span class="pre">)[^<]+(?=</span>)')
+JOINT = re.compile(r"(?<=[^\W\d_][._])(?=[^\W\d_])")
 # An arrow in the sidebar that unfolds subpages, and the link to their parent page before it.
 UNFOLD = re.compile(r"(<a [^>]*>([^<]*)</a><details[^>]*>\s*)<summary>")
 
@@ -25,14 +28,17 @@ def drop_repeated_ids(app: Sphinx, doctree: nodes.document, docname: str) -> Non
         section["ids"] = [i for i in section["ids"] if i not in ("exercise-content", "solution-content")]
 
 
-def move_space_before_link(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Move the space after "Solution to" out of the link, which would underline it."""
+def unlink_bars(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Make the title of a folded solution plain text, so that a click anywhere in it opens the solution."""
     for title in doctree.findall(nodes.title):
-        for link in title.findall(nodes.reference):
-            text = next(link.findall(nodes.Text), None)
-            if text and text.startswith(" "):
-                text.parent.replace(text, nodes.Text(text.lstrip()))
-                link.parent.insert(link.parent.index(link), nodes.Text(" "))
+        if "solution" in title.parent.get("classes", ()):
+            for link in list(title.findall(nodes.reference)):
+                link.parent.replace(link, nodes.Text(link.astext()))
+
+
+def let_code_break(html: str) -> str:
+    """Let a line break inside inline code, after a dot or an underscore in a name."""
+    return CODE.sub(lambda word: JOINT.sub("<wbr>", word[0]), html)
 
 
 def fix_lists(html: str) -> str:
@@ -46,8 +52,8 @@ def fix_lists(html: str) -> str:
 
 
 def repair_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Fix the lists of a page and the arrows of its sidebar."""
-    context["body"] = fix_lists(context.get("body", ""))
+    """Fix the lists and the inline code of a page, and the arrows of its sidebar."""
+    context["body"] = let_code_break(fix_lists(context.get("body", "")))
     write = context["generate_toctree_html"]
     context["generate_toctree_html"] = lambda *args, **options: name_arrows(str(write(*args, **options)))
 
@@ -56,6 +62,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     add_static_files(app, Path(__file__).parent)
     app.connect("doctree-resolved", drop_repeated_ids)
-    app.connect("doctree-resolved", move_space_before_link)
+    app.connect("doctree-resolved", unlink_bars, priority=900)  # after the exercises' numbers
     app.connect("html-page-context", repair_page, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}
