@@ -10,6 +10,12 @@ from recdqn.book.plots.making_it_fast import (
     stacked_bars,
     train_and_test_errors,
 )
+from recdqn.book.plots.own_environment import (
+    corridor_drawing,
+    corridor_film,
+    corridor_values,
+    memory_curves,
+)
 from recdqn.book.plots.policy import epsilon_schedules, pole_embeddings, policy_graph, value_starts
 from recdqn.book.plots.training_loop import replay_counts, seed_curves
 from recdqn.book.plots.transforms import column_statistics, episode_marks, picture_grid, velocity_fits
@@ -17,12 +23,16 @@ from recdqn.book.plots.transforms import column_statistics, episode_marks, pictu
 __all__ = [
     "bug_map",
     "column_statistics",
+    "corridor_drawing",
+    "corridor_film",
+    "corridor_values",
     "episode_marks",
     "epsilon_schedules",
     "errors_after_start",
     "errors_by_cart_position",
     "errors_by_position",
     "memory_across_slices",
+    "memory_curves",
     "picture_grid",
     "pole_embeddings",
     "policy_graph",
