@@ -22,7 +22,8 @@ class Visit:
 
 
 DOCUMENT = """() => ({
-  links: [...document.querySelectorAll('a[href], area[href]')].map(a => a.href),
+  links: [...document.querySelectorAll('a[href], area[href]')]
+    .map(a => new URL(a.getAttribute('href'), document.baseURI).href),  // also of links in SVG
   ids: [...document.querySelectorAll('[id], a[name]')].map(e => e.id || e.name),
   pictures: document.images.length,
   broken: [...document.images].filter(i => !i.naturalWidth).map(i => i.src),
