@@ -1,18 +1,39 @@
 """Statements of chapters 1 to 4 and the field guide about other libraries that no cell shows."""
 
+import copy
+
 import gymnasium as gym
 import pytest
 import torch
 from tensordict import TensorDict
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torchrl.collectors import Collector
+from torchrl.data import Unbounded
 from torchrl.envs import (
     Compose,
     GrayScale,
     GymEnv,
+    InitTracker,
     ObservationNorm,
+    ParallelEnv,
     Resize,
+    SerialEnv,
+    TensorDictPrimer,
     ToTensorImage,
     TransformedEnv,
 )
+from torchrl.envs.utils import ExplorationType, exploration_type
+from torchrl.modules import (
+    EGreedyModule,
+    GRUModule,
+    LSTMModule,
+    QValueModule,
+    recurrent_mode,
+    set_recurrent_mode,
+)
+from torchrl.modules.utils import get_env_transforms_from_module
+from torchrl.objectives import DQNLoss, SoftUpdate
+from torchrl.objectives.common import LossModule
 
 from recdqn.envs import prepare_display
 
@@ -106,3 +127,206 @@ def test_shapes_of_the_statistics_of_colour_images(dims, shape):
     if shape == (3,):  # broadcast against the columns
         with pytest.raises(RuntimeError, match="must match"):
             norm(torch.zeros(3, 64, 64))
+
+
+# --- chapter 2 ------------------------------------------------------------------------------------------
+
+
+def lstm(**options):
+    return LSTMModule(4, 3, **({"in_key": "embed", "out_key": "memory"} | options))
+
+
+def cartpole(*transforms):
+    env = TransformedEnv(GymEnv("CartPole-v1"), Compose(*transforms))
+    env.set_seed(0)
+    return env
+
+
+def policy_of(memory, eps=1.0):
+    features = TensorDictModule(torch.nn.Linear(4, 4), ["observation"], ["embed"])
+    head = TensorDictModule(torch.nn.Linear(3, 2), ["memory"], ["action_value"])
+    spec = GymEnv("CartPole-v1").action_spec
+    return TensorDictSequential(features, memory, head, QValueModule(spec=spec), EGreedyModule(spec, eps))
+
+
+def test_an_lstm_module_needs_the_size_of_its_input():
+    with pytest.raises(TypeError, match="input_size"):
+        LSTMModule(hidden_size=3, in_key="embed", out_key="memory")
+
+
+def test_dropout_needs_two_layers():
+    with pytest.warns(UserWarning, match="all but last recurrent layer"):
+        lstm(dropout=0.5)
+
+
+def test_fake_data_is_zeros_with_the_keys_of_a_step():
+    env = cartpole(InitTracker())
+    fake = env.fake_tensordict()
+    step = env.rollout(1)[0]
+    assert set(fake.keys(True, True)) == set(step.keys(True, True))
+    assert all(fake[key].shape == step[key].shape and not fake[key].any() for key in fake.keys(True, True))
+
+
+@pytest.mark.filterwarnings("ignore:The EGreedyModule")
+def test_a_collector_can_add_tracker_and_primer_and_explores():
+    policy, env = policy_of(lstm()), cartpole()
+    collector = Collector(
+        env, policy, frames_per_batch=200, total_frames=200, auto_register_policy_transforms=True
+    )
+    (batch,) = (data.clone() for data in collector)
+    kinds = [type(transform).__name__ for transform in env.transform]
+    collector.shutdown()
+    assert sorted(kinds) == ["InitTracker", "TensorDictPrimer"]
+    assert batch["recurrent_state_h"].any()
+    best = batch["action_value"].argmax(-1) == batch["action"].argmax(-1)
+    assert 0.3 < best.float().mean() < 0.7  # epsilon is 1, and no context was set
+    assert policy[-1].eps == 1  # the collector did not step it
+
+
+def test_transforms_from_a_module_include_a_tracker():
+    kinds = [type(transform) for transform in get_env_transforms_from_module(policy_of(lstm()))]
+    assert kinds == [InitTracker, TensorDictPrimer]
+
+
+# --- chapter 3 ------------------------------------------------------------------------------------------
+
+
+def test_a_primer_in_each_worker_gives_the_same_numbers():
+    memory = lstm()
+    policy = policy_of(memory)[:-1]
+
+    def one():
+        return cartpole(InitTracker())
+
+    def primed():
+        return cartpole(InitTracker(), memory.make_tensordict_primer())
+
+    outside = TransformedEnv(SerialEnv(2, one), memory.make_tensordict_primer())
+    rollouts = []
+    for env in (outside, SerialEnv(2, primed)):
+        env.reset()
+        env.set_seed(0)
+        with torch.no_grad():
+            rollouts.append(env.rollout(30, policy, break_when_any_done=False))
+        env.close()
+    assert (rollouts[0] == rollouts[1]).all()
+
+
+def test_a_parallel_env_warns_about_a_lambda():
+    with pytest.warns(UserWarning, match="lambda"):
+        ParallelEnv(2, lambda: GymEnv("CartPole-v1"))
+
+
+# --- chapter 4 ------------------------------------------------------------------------------------------
+
+
+class ModeLoss(LossModule):
+    def forward(self, tensordict):
+        return recurrent_mode(), exploration_type()
+
+
+def test_any_loss_runs_in_recurrent_mode_and_without_exploration():
+    loss = ModeLoss()
+    with set_recurrent_mode(False):
+        assert loss(TensorDict()) == (True, ExplorationType.DETERMINISTIC)
+        assert recurrent_mode() is False
+
+
+@pytest.mark.parametrize("python_based", [False, True])
+def test_vmap_needs_the_implementation_in_python(python_based):
+    net = lstm(python_based=python_based).lstm
+    weights = {key: value.expand(5, *value.shape) for key, value in net.named_parameters()}
+
+    def run(weights):
+        return torch.func.functional_call(net, weights, (torch.zeros(2, 3, 4),))[0]
+
+    if python_based:
+        assert torch.vmap(run)(weights).shape == (5, 2, 3, 3)
+    else:
+        with pytest.raises(RuntimeError, match="lstm"):
+            torch.vmap(run)(weights)
+
+
+def dqn_loss(**options):
+    env = cartpole(InitTracker(), lstm().make_tensordict_primer())
+    policy = policy_of(lstm())
+    with torch.no_grad():
+        return DQNLoss(policy[:-1], action_space=env.action_spec, **options), env.rollout(10, policy)
+
+
+def test_the_discount_is_099_unless_it_is_set():
+    loss, batch = dqn_loss()
+    SoftUpdate(loss, tau=0.1)
+    values = []
+    for gamma in (None, 0.99, 0.9):
+        if gamma:
+            loss.make_value_estimator(gamma=gamma)
+        values.append(loss(batch.clone())["loss"].item())
+    assert values[0] == values[1] != values[2]
+
+
+def test_a_loss_without_an_updater_warns_and_an_updater_copies_the_weights():
+    loss, batch = dqn_loss()
+    with pytest.warns(UserWarning, match="target network updater"):
+        loss(batch.clone())
+    with torch.no_grad():
+        for weight in loss.parameters():
+            weight.add_(1)
+    SoftUpdate(loss, tau=0.1)
+    assert (loss.target_value_network_params.data == loss.value_network_params.data).all()
+    loss(batch.clone())  # no warning any more
+
+
+def test_an_updater_takes_eps_or_tau():
+    loss, _ = dqn_loss()
+    with pytest.raises(ValueError, match=r"eps|tau"):
+        SoftUpdate(loss, eps=0.9, tau=0.1)
+
+
+def test_without_a_target_network_the_online_weights_are_the_target():
+    loss, _ = dqn_loss(delay_value=False)
+    for key, weight in loss.value_network_params.items(True, True):
+        assert torch.equal(loss.target_value_network_params.get(key), weight)
+
+
+# --- field guide ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [LSTMModule, GRUModule])
+def test_without_is_init_a_recurrent_module_stops(module):
+    with pytest.raises(KeyError, match="is_init"):
+        module(4, 3, in_key="embed", out_key="memory")(TensorDict(embed=torch.zeros(2, 4), batch_size=[2]))
+
+
+def test_a_norm_without_statistics_fails_at_reset_and_in_a_copy():
+    env = cartpole(ObservationNorm(in_keys=["observation"]))
+    with pytest.raises(RuntimeError, match="Loc/Scale"):
+        env.reset()
+    with pytest.raises(ValueError, match="uninitialized parameter"):
+        copy.deepcopy(env.transform)
+
+
+@pytest.mark.parametrize(("keys", "size"), [(("h", "c"), 3), (("recurrent_state_h", "recurrent_state_c"), 5)])
+def test_a_primer_with_wrong_names_forgets_and_one_with_a_wrong_shape_fails(keys, size):
+    env = cartpole(InitTracker(), TensorDictPrimer({key: Unbounded((1, size)) for key in keys}))
+    policy, read = policy_of(lstm()), []
+    policy[1].register_forward_pre_hook(lambda _, args: read.append(args[0].get("recurrent_state_h", None)))
+    with torch.no_grad():
+        if size == 3:
+            env.rollout(10, policy)
+            assert all(state is None for state in read)
+        else:
+            with pytest.raises(RuntimeError, match="hidden"):
+                env.rollout(10, policy)
+
+
+def test_recurrent_mode_reads_the_environments_of_a_batch_as_time():
+    memory = lstm()
+    step = TensorDict(embed=torch.randn(3, 4), is_init=torch.zeros(3, 1, dtype=torch.bool), batch_size=[3])
+    changed = step.clone()
+    changed["embed"][0] += 1
+    with torch.no_grad():
+        for mode in (False, True):
+            with set_recurrent_mode(mode):
+                first, second = (memory(td.clone())["memory"][2] for td in (step, changed))
+            assert torch.equal(first, second) != mode
