@@ -118,7 +118,7 @@ def corridor_film(episodes: Mapping[int, QValues]) -> str:
         data = base64.b64encode(path.read_bytes()).decode()
     label = "Film: the agent rolls through the corridor once for each sign, and turns where the sign said."
     return (
-        f'<video controls muted playsinline preload="metadata" aria-label="{label}" '
+        f'<video controls muted playsinline preload="auto" aria-label="{label}" '
         f'style="width: 100%; max-width: 720px" src="data:video/mp4;base64,{data}"></video>'
     )
 
@@ -131,6 +131,9 @@ def corridor_frames(episodes: Mapping[int, QValues]) -> list[np.ndarray]:
 
 def _frame(episodes: Mapping[int, QValues], step: int) -> np.ndarray:
     """Draw the picture after ``step`` actions."""
+    numbers = np.concatenate([np.ravel(values) for values in episodes.values()])
+    margin = 0.1 * (np.ptp(numbers) + 0.01)
+    limits = (numbers.min() - margin, numbers.max() + margin)
     with style():
         fig = Figure(figsize=(7.2, 3.6), dpi=100, layout="constrained")
         canvas = FigureCanvasAgg(fig)
@@ -150,7 +153,7 @@ def _frame(episodes: Mapping[int, QValues], step: int) -> np.ndarray:
             above.set_title(title.replace("-", "−"))
             above.axis("off")
             _values(below, sign, values[: step + 1], title=False)
-            below.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, 1.1))
+            below.set(xlim=(-0.5, len(values) - 0.5), ylim=limits)
         axes[1, 0].set_ylabel("Q-value")
         axes[1, 0].legend(loc="lower left")
         canvas.draw()
