@@ -18,8 +18,6 @@ from recdqn import Config, make_env, make_policy
 from recdqn.book import plots
 from recdqn.book.plots import style
 from recdqn.book.recorded import learning_curve
-from recdqn.doctor import BUGS, Bug
-from recdqn.doctor.checks import CHECKS
 from recdqn.loss import Steps
 
 
@@ -268,37 +266,14 @@ def test_slice_steps_draw_what_the_loss_does_with_each_step():
     assert [text.get_text()[:2] for text in ax.get_legend().get_texts()] == ["b:", "l:", "x:", "p:", "be"]
 
 
-def test_bug_map_shows_every_bug_under_its_part():
-    bugs = {
-        "a": Bug("error", "", ""),
-        "b": Bug("warning", "", ""),
-        "c": Bug("error", "", ""),
-        "d": Bug("error", "", ""),
-        "e": Bug("warning", "", ""),
-    }
-    checks = [
-        (None, ("env",), ("a", "b")),
-        (None, ("policy", "batch"), ("c",)),
-        (None, ("loss", "batch"), ("d",)),
-        (None, ("env or batch",), ("e",)),
-    ]
-    ax = plots.bug_map(bugs, checks).axes[0]
-    places = {text.get_text(): text.get_position() for text in ax.texts}
-    part = {code: round(places[code][0] - places["a"][0]) for code in bugs}
-    assert part == {"a": 0, "b": 0, "c": 1, "e": 2, "d": 3}
-    order = ["env", "policy", "buffer", "batch", "loss"]
-    assert sorted(order, key=lambda name: places[name][0]) == order
-    assert all(places[name][1] < places["a"][1] < places["b"][1] for name in order)  # downwards
-    marks = {line.get_ydata()[0]: line.get_marker() for line in ax.lines if line.get_xdata()[0] < 1}
-    kinds = ax.get_legend()
-    shown = {t.get_text(): h.get_marker() for t, h in zip(kinds.texts, kinds.legend_handles, strict=True)}
-    assert [marks[y] for y in (0, 1)] == [shown["error"], shown["warning"]]
-    assert shown["error"] != shown["warning"]  # not by colour alone
-
-
-def test_bug_map_draws_what_the_doctor_knows():
-    drawn = [text.get_text() for text in plots.bug_map(BUGS, CHECKS).axes[0].texts]
-    assert all(drawn.count(code) == 1 for code in BUGS)
+def test_leak_colours_every_slice_but_the_changed_one():
+    changes = {"A": torch.tensor([0.1, 0.2, 0.03, 0.0]), "B": torch.tensor([0.1, 0.2, 0.0, 0.0])}
+    fig = plots.leak(changes, [0, 2])
+    for ax, (name, values) in zip(fig.axes, changes.items(), strict=True):
+        bars = [p for p in ax.patches if p.get_width() < 1]
+        assert [p.get_height() for p in bars] == pytest.approx(values.tolist())
+        colors = [p.get_facecolor() for p in bars]
+        assert colors[0] == colors[1] != colors[2] == colors[3] and ax.get_title(loc="left") == name
 
 
 def test_stacked_bars_put_the_parts_side_by_side():

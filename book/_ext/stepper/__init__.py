@@ -23,6 +23,7 @@ ORDER = (
     "observation is_init recurrent_state_h recurrent_state_c h_new c_new embed memory action_value "
     "chosen_action_value action reward done terminated truncated step_count"
 ).split()
+STATES = ("recurrent_state_h", "recurrent_state_c", "h_new", "c_new")
 WIRINGS = {
     "right": ("off", '("next", "recurrent_state_h")'),
     "same": ("on, same name", '"recurrent_state_h"'),
@@ -58,6 +59,14 @@ def keys(stages: list[dict[str, Any]]) -> list[str]:
     return [key for key in ORDER if key in used]
 
 
+def largest(record: dict[str, Any]) -> float:
+    """Return the largest size of a number in any state, the full height of a bar."""
+    steps = [step for rollout in record["rollouts"].values() for step in rollout.values()]
+    entries = [entry for step in steps for stage in step["stages"] for entry in stage["root"].items()]
+    states = [value for key, (value, _) in entries if value and key in STATES]
+    return max(abs(x) for value in states for x in value)
+
+
 def markup(record: dict[str, Any]) -> str:
     """Return the stepper's HTML for the contents of ``results/step-mdp.json``."""
     return render(
@@ -70,6 +79,8 @@ def markup(record: dict[str, Any]) -> str:
         shown=shown,
         explanation=explanation,
         length=lambda state: math.hypot(*state),
+        largest=largest(record),
+        states=STATES,
     )
 
 

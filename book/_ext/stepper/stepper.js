@@ -13,9 +13,26 @@ for (const box of document.querySelectorAll(".stepper:not([data-live])")) {
     previous.setAttribute("aria-disabled", state.stage === "0");
     next.setAttribute("aria-disabled", state.stage === "4");
   };
+  // The bars of a state that moved or was copied slide from their old place to the new one.
+  const slide = () => {
+    const panel = panels.find((panel) => !panel.hidden);
+    const moves = [["root", "moved", "next"], ["next", "copied", "root"]];
+    for (const [place, mark, source] of moves) {
+      for (const cell of panel.querySelectorAll(`td[data-place=${place}][data-mark=${mark}]`)) {
+        const bars = cell.querySelector(".stepper-bars");
+        if (!bars) continue;
+        const old = panel.querySelector(`td[data-place=${source}][data-key=${cell.dataset.key}]`);
+        const shift = old.getBoundingClientRect().left - cell.getBoundingClientRect().left;
+        bars.animate([{ transform: `translateX(${shift}px)` }, { transform: "none" }], { duration: 700, easing: "ease" });
+      }
+    }
+  };
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
   const go = (stage) => {
+    const before = +state.stage;
     state.stage = Math.max(0, Math.min(4, stage));
     show();
+    if (+state.stage === before + 1 && !still.matches) slide();
   };
   previous.addEventListener("click", () => go(+state.stage - 1));
   next.addEventListener("click", () => go(+state.stage + 1));

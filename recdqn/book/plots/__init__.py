@@ -1,9 +1,14 @@
 """The book's figures: a module for each chapter, with a common style in :mod:`recdqn.book.plots.style`."""
 
 from recdqn.book.plots.classic_tutorial import tutorial_curves
-from recdqn.book.plots.field_guide import bug_map
 from recdqn.book.plots.hidden_state import state_flow, state_rows
-from recdqn.book.plots.loss import errors_after_start, errors_by_position, memory_across_slices, slice_steps
+from recdqn.book.plots.loss import (
+    errors_after_start,
+    errors_by_position,
+    leak,
+    memory_across_slices,
+    slice_steps,
+)
 from recdqn.book.plots.making_it_fast import (
     errors_by_cart_position,
     speed_ups,
@@ -21,7 +26,6 @@ from recdqn.book.plots.training_loop import replay_counts, seed_curves
 from recdqn.book.plots.transforms import column_statistics, episode_marks, picture_grid, velocity_fits
 
 __all__ = [
-    "bug_map",
     "column_statistics",
     "corridor_drawing",
     "corridor_film",
@@ -31,6 +35,7 @@ __all__ = [
     "errors_after_start",
     "errors_by_cart_position",
     "errors_by_position",
+    "leak",
     "memory_across_slices",
     "memory_curves",
     "picture_grid",

@@ -73,6 +73,32 @@ def memory_across_slices(lengths: Sequence[int] = (4, 3, 5)) -> Figure:
 
 
 @two_widths
+def leak(changes: Mapping[str, Tensor], starts: Sequence[int]) -> Figure:
+    """Draw by how much the error of each step changes when only the first slice of a batch is changed.
+
+    Args:
+        changes: by loss, the change of each step's error, ``[steps]``.
+        starts: the first step of each slice.
+    """
+    steps = len(next(iter(changes.values())))
+    ends = [*starts[1:], steps]
+    with style():
+        fig, axes = plt.subplots(len(changes), 1, figsize=figsize(3.6, 3.6), sharex=True, sharey=True)
+        for ax, (name, values) in zip(axes, changes.items(), strict=True):
+            for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+                part = values[start:end].tolist()
+                if k % 2:
+                    ax.axvspan(start - 0.5, end - 0.5, color=GREY, alpha=0.12, lw=0)
+                ax.bar(range(start, end), part, color=RED if k else BLUE, width=0.7)
+            ax.set_title(name, loc="left")
+            ax.set(ylabel="change", yscale="log", ylim=(1e-5, None))
+        middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+        axes[-1].set_xticks(middles, ["slice 0\nchanged", *(f"slice {k}" for k in range(1, len(starts)))])
+        axes[-1].tick_params(axis="x", length=0)
+    return fig
+
+
+@two_widths
 def errors_after_start(curves: Mapping[str, Tensor], scale: float) -> Figure:
     """Draw the error of the Q-values over the steps after a slice's start.
 
