@@ -1,14 +1,11 @@
-"""Statements of chapters 1 to 4 and the field guide about other libraries that no cell shows."""
-
-import copy
+"""Statements of chapters 1 to 3 about other libraries that no cell shows."""
 
 import gymnasium as gym
 import pytest
 import torch
+from cartpole_parts import cartpole, lstm, policy_of
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.collectors import Collector
-from torchrl.data import Unbounded
 from torchrl.envs import (
     Compose,
     GrayScale,
@@ -22,18 +19,10 @@ from torchrl.envs import (
     ToTensorImage,
     TransformedEnv,
 )
-from torchrl.envs.utils import ExplorationType, exploration_type
 from torchrl.modules import (
-    EGreedyModule,
-    GRUModule,
     LSTMModule,
-    QValueModule,
-    recurrent_mode,
-    set_recurrent_mode,
 )
 from torchrl.modules.utils import get_env_transforms_from_module
-from torchrl.objectives import DQNLoss, SoftUpdate
-from torchrl.objectives.common import LossModule
 
 from recdqn.envs import prepare_display
 
@@ -132,23 +121,6 @@ def test_shapes_of_the_statistics_of_colour_images(dims, shape):
 # --- chapter 2 ------------------------------------------------------------------------------------------
 
 
-def lstm(**options):
-    return LSTMModule(4, 3, **({"in_key": "embed", "out_key": "memory"} | options))
-
-
-def cartpole(*transforms):
-    env = TransformedEnv(GymEnv("CartPole-v1"), Compose(*transforms))
-    env.set_seed(0)
-    return env
-
-
-def policy_of(memory, eps=1.0):
-    features = TensorDictModule(torch.nn.Linear(4, 4), ["observation"], ["embed"])
-    head = TensorDictModule(torch.nn.Linear(3, 2), ["memory"], ["action_value"])
-    spec = GymEnv("CartPole-v1").action_spec
-    return TensorDictSequential(features, memory, head, QValueModule(spec=spec), EGreedyModule(spec, eps))
-
-
 def test_an_lstm_module_needs_the_size_of_its_input():
     with pytest.raises(TypeError, match="input_size"):
         LSTMModule(hidden_size=3, in_key="embed", out_key="memory")
@@ -215,118 +187,3 @@ def test_a_primer_in_each_worker_gives_the_same_numbers():
 def test_a_parallel_env_warns_about_a_lambda():
     with pytest.warns(UserWarning, match="lambda"):
         ParallelEnv(2, lambda: GymEnv("CartPole-v1"))
-
-
-# --- chapter 4 ------------------------------------------------------------------------------------------
-
-
-class ModeLoss(LossModule):
-    def forward(self, tensordict):
-        return recurrent_mode(), exploration_type()
-
-
-def test_any_loss_runs_in_recurrent_mode_and_without_exploration():
-    loss = ModeLoss()
-    with set_recurrent_mode(False):
-        assert loss(TensorDict()) == (True, ExplorationType.DETERMINISTIC)
-        assert recurrent_mode() is False
-
-
-@pytest.mark.parametrize("python_based", [False, True])
-def test_vmap_needs_the_implementation_in_python(python_based):
-    net = lstm(python_based=python_based).lstm
-    weights = {key: value.expand(5, *value.shape) for key, value in net.named_parameters()}
-
-    def run(weights):
-        return torch.func.functional_call(net, weights, (torch.zeros(2, 3, 4),))[0]
-
-    if python_based:
-        assert torch.vmap(run)(weights).shape == (5, 2, 3, 3)
-    else:
-        with pytest.raises(RuntimeError, match="lstm"):
-            torch.vmap(run)(weights)
-
-
-def dqn_loss(**options):
-    env = cartpole(InitTracker(), lstm().make_tensordict_primer())
-    policy = policy_of(lstm())
-    with torch.no_grad():
-        return DQNLoss(policy[:-1], action_space=env.action_spec, **options), env.rollout(10, policy)
-
-
-def test_the_discount_is_099_unless_it_is_set():
-    loss, batch = dqn_loss()
-    SoftUpdate(loss, tau=0.1)
-    values = []
-    for gamma in (None, 0.99, 0.9):
-        if gamma:
-            loss.make_value_estimator(gamma=gamma)
-        values.append(loss(batch.clone())["loss"].item())
-    assert values[0] == values[1] != values[2]
-
-
-def test_a_loss_without_an_updater_warns_and_an_updater_copies_the_weights():
-    loss, batch = dqn_loss()
-    with pytest.warns(UserWarning, match="target network updater"):
-        loss(batch.clone())
-    with torch.no_grad():
-        for weight in loss.parameters():
-            weight.add_(1)
-    SoftUpdate(loss, tau=0.1)
-    assert (loss.target_value_network_params.data == loss.value_network_params.data).all()
-    loss(batch.clone())  # no warning any more
-
-
-def test_an_updater_takes_eps_or_tau():
-    loss, _ = dqn_loss()
-    with pytest.raises(ValueError, match=r"eps|tau"):
-        SoftUpdate(loss, eps=0.9, tau=0.1)
-
-
-def test_without_a_target_network_the_online_weights_are_the_target():
-    loss, _ = dqn_loss(delay_value=False)
-    for key, weight in loss.value_network_params.items(True, True):
-        assert torch.equal(loss.target_value_network_params.get(key), weight)
-
-
-# --- field guide ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("module", [LSTMModule, GRUModule])
-def test_without_is_init_a_recurrent_module_stops(module):
-    with pytest.raises(KeyError, match="is_init"):
-        module(4, 3, in_key="embed", out_key="memory")(TensorDict(embed=torch.zeros(2, 4), batch_size=[2]))
-
-
-def test_a_norm_without_statistics_fails_at_reset_and_in_a_copy():
-    env = cartpole(ObservationNorm(in_keys=["observation"]))
-    with pytest.raises(RuntimeError, match="Loc/Scale"):
-        env.reset()
-    with pytest.raises(ValueError, match="uninitialized parameter"):
-        copy.deepcopy(env.transform)
-
-
-@pytest.mark.parametrize(("keys", "size"), [(("h", "c"), 3), (("recurrent_state_h", "recurrent_state_c"), 5)])
-def test_a_primer_with_wrong_names_forgets_and_one_with_a_wrong_shape_fails(keys, size):
-    env = cartpole(InitTracker(), TensorDictPrimer({key: Unbounded((1, size)) for key in keys}))
-    policy, read = policy_of(lstm()), []
-    policy[1].register_forward_pre_hook(lambda _, args: read.append(args[0].get("recurrent_state_h", None)))
-    with torch.no_grad():
-        if size == 3:
-            env.rollout(10, policy)
-            assert all(state is None for state in read)
-        else:
-            with pytest.raises(RuntimeError, match="hidden"):
-                env.rollout(10, policy)
-
-
-def test_recurrent_mode_reads_the_environments_of_a_batch_as_time():
-    memory = lstm()
-    step = TensorDict(embed=torch.randn(3, 4), is_init=torch.zeros(3, 1, dtype=torch.bool), batch_size=[3])
-    changed = step.clone()
-    changed["embed"][0] += 1
-    with torch.no_grad():
-        for mode in (False, True):
-            with set_recurrent_mode(mode):
-                first, second = (memory(td.clone())["memory"][2] for td in (step, changed))
-            assert torch.equal(first, second) != mode
