@@ -64,7 +64,9 @@ results: $(STAMP)
 	for seed in 0 1 2 3 4; do rm -rf results/masked-cartpole/seed-$$seed && \
 	  $(BIN)/recdqn train masked-cartpole --seed $$seed --out results/masked-cartpole/seed-$$seed && \
 	  rm -rf results/masked-cartpole-slicesampler/seed-$$seed && \
-	  $(BIN)/python benchmarks/sampler.py $$seed || exit 1; done
+	  $(BIN)/python benchmarks/sampler.py $$seed || exit 1; \
+	  for steps in 5 10; do rm -rf results/masked-cartpole-burn-in/$$steps-20/seed-$$seed && \
+	    $(BIN)/python -m benchmarks.burn_in $$steps 20 $$seed || exit 1; done; done
 	for seed in 0 1 2 3 4; do rm -rf results/pixel-cartpole/seed-$$seed && \
 	  $(BIN)/recdqn train pixel-cartpole --seed $$seed --out results/pixel-cartpole/seed-$$seed || exit 1; done
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif

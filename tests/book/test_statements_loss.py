@@ -10,6 +10,7 @@ from torchrl.collectors import Collector
 from torchrl.data import (
     LazyTensorStorage,
     PrioritizedSliceSampler,
+    RandomSampler,
     SliceSampler,
     TensorDictReplayBuffer,
     Unbounded,
@@ -195,6 +196,21 @@ def test_the_target_pass_of_dqn_loss_leaks_in_rows_that_contain_resets():
 
 
 # --- field guide ----------------------------------------------------------------------------------------
+
+
+def test_a_sampler_marks_starts_only_where_is_init_is_stored():
+    buffer = episodes(30, 30)
+    data = buffer[:].exclude("is_init", "index")
+    bare = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(60), sampler=SliceSampler(**SLICES), batch_size=60
+    )
+    bare.extend(data)
+    assert "is_init" not in bare.sample().keys()
+
+
+def test_a_buffer_without_a_sampler_draws_single_steps():
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(60), batch_size=60)
+    assert isinstance(buffer.sampler, RandomSampler)
 
 
 @pytest.mark.parametrize("module", [LSTMModule, GRUModule])
