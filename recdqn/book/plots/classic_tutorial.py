@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from recdqn.book.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALE_BLUE, PURPLE, RED, style
+from recdqn.book.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALE_BLUE,
+    PURPLE,
+    RED,
+    is_narrow,
+    panels,
+    style,
+    two_widths,
+)
 from recdqn.book.recorded import Record, learning_curve, mean_return
 from recdqn.config import MAX_RETURN, TrainConfig
 
 
+@two_widths
 def tutorial_curves(
     variants: Mapping[str, Sequence[Record]], package: Sequence[Record], random: float
 ) -> Figure:
     """Draw the learning curves of variants of the classic tutorial, and those of the package.
 
-    The left panel shows the frames that the variants were given: a line through the mean over the seeds, a
-    dot for each seed. The right panel shows the package's whole curve, with the left panel's part shaded.
+    The first panel shows the frames that the variants were given: a line through the mean over the seeds, a
+    dot for each seed. The second panel shows the package's whole curve, with the first panel's part shaded.
 
     Args:
         variants: recorded runs by label, from :func:`recdqn.book.recorded.recorded_runs`.
@@ -30,7 +43,7 @@ def tutorial_curves(
     curves = {**variants, "the package": package}
     colors, dashes = (RED, ORANGE, GREEN, PURPLE, BLUE), (":", "-.", "--", (0, (5, 1, 1, 1, 1, 1)), "-")
     with style():
-        fig, (near, far) = plt.subplots(1, 2, figsize=(7.5, 3.8))
+        fig, (near, far) = panels(2, 3.8, 2.9)
         for (label, runs), color, dash in zip(curves.items(), colors, dashes, strict=True):
             curve = learning_curve(runs)
             near.plot(curve.x, curve.iqm, ls=dash, color=color, label=f"{label} ({curve.seeds} seeds)")
@@ -49,5 +62,5 @@ def tutorial_curves(
         for ax in (near, far):
             ax.set_xlabel("environment steps")
             ax.xaxis.set_major_formatter("{x:,.0f}")
-        fig.legend(loc="outside upper left", ncols=2)
+        fig.legend(loc="outside upper left", ncols=1 if is_narrow() else 2)
     return fig
