@@ -1,5 +1,7 @@
 """The page on one's own environment: its task, and its loop of one's own."""
 
+import json
+
 import nbformat
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from torchrl.envs import ExplorationType, set_exploration_type
 
-from benchmarks.bridge import PAGE, page_settings
+from benchmarks.bridge import PAGE, margin, page_settings, trained
 from recdqn import add_primers, make_env, make_policy
+from recdqn.book.recorded import RESULTS
 from recdqn.errors import resolve
 
 CELLS = {cell.id: cell for cell in nbformat.read(PAGE, as_version=4).cells}
@@ -83,3 +86,41 @@ def test_the_commands_of_the_page_train_the_page_s_task(cfg):
     }.items():
         assert f"{name} {value}" in text
     assert f'"total_frames": {train.total_frames:_}, "updates": {train.updates}' in text
+
+
+def test_the_sign_leaves_a_small_trace_in_an_untrained_memory(cfg):
+    """About a hundredth after ten steps, and below a hundred-thousandth after thirty."""
+    own = {"torch": torch, "make_env": make_env, "make_policy": make_policy, "cfg": cfg}
+    exec(CELLS["play"].source, own)
+    exec(CELLS["trace"].source.partition("training_env")[0], own)
+    env = make_env(cfg.env)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        trace = own["sign_trace"](make_policy(cfg.policy, env))
+        assert 0.003 < trace[10] / trace[0] < 0.03 and trace[30] / trace[0] < 1e-5
+    env.close()
+
+
+def test_the_margin_is_that_of_the_sign_with_the_smaller_one(cfg):
+    policy = trained(cfg.replace(train={"warmup_frames": 256}), slice_len=5, state_source="zero", frames=512)
+    own, margins = {"torch": torch}, {}
+    exec(CELLS["play"].source, own)
+    env = resolve(cfg.env.id)()
+    for seed in range(4):
+        left, right = own["play"](policy, env, seed)[1][-1]
+        margins[env.sign] = (right - left) * env.sign
+    assert margin(policy, cfg) == pytest.approx(min(margins.values()), abs=1e-5)
+    assert margins[1] == pytest.approx(-margins[-1], abs=0.1)  # untrained: one turn is best for both signs
+
+
+def test_the_table_of_slices_is_the_recorded_one():
+    """Each row of the page's table gives the margins of one way."""
+    rows = json.loads((RESULTS / "bridge.json").read_text(encoding="utf-8"))["rows"]
+    ways = {}
+    for row in rows:
+        ways.setdefault((row["slice_len"], row["state_source"]), []).append(row["margin"])
+    assert len(ways) == 4
+    text = CELLS["bridge"].source
+    for (slice_len, source), margins in ways.items():
+        numbers = ", ".join(f"{value:.2f}" for value in sorted(margins)).replace("-", "−")
+        assert f"| {slice_len} | {source} | {numbers} |" in text
