@@ -33,8 +33,8 @@ class Finding:
     Attributes:
         code: key of ``recdqn.doctor.BUGS``, and heading of the book's field guide.
         severity: ``"error"`` or ``"warning"``.
-        message: what is wrong, where, and by how much.
-        fix: how to correct it.
+        message: description of the bug, with the affected object and the measured size.
+        fix: description of the correction.
     """
 
     code: str

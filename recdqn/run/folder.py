@@ -87,7 +87,7 @@ def write_config(out: str | Path, cfg: Config) -> None:
 
 
 def save_checkpoint(out: str | Path, run: Run) -> None:
-    """Write configuration, metrics and weights of ``run`` into the folder ``out``, replacing what is there.
+    """Write configuration, metrics and weights of ``run`` into the folder ``out``, and replace older files.
 
     Each file is complete before it replaces the old one.
     """

@@ -42,16 +42,16 @@ for line in ("evaluate run --episodes 2", "watch run --out film.mp4", "doctor ru
 
 def closure(requirements):
     """Return the installed distributions that the requirements ask for, and those that they ask for."""
-    found, todo = {}, [(Requirement(line), "") for line in requirements]
-    while todo:
-        requirement, extra = todo.pop()
+    found, pending = {}, [(Requirement(line), "") for line in requirements]
+    while pending:
+        requirement, extra = pending.pop()
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
             continue
         installed = distribution(requirement.name)
         known = found.setdefault(canonicalize_name(requirement.name), (installed, set()))[1]
         for wanted in {"", *requirement.extras} - known:
             known.add(wanted)
-            todo += [(Requirement(line), wanted) for line in installed.requires or []]
+            pending += [(Requirement(line), wanted) for line in installed.requires or []]
     return {name: installed for name, (installed, _) in found.items()}
 
 

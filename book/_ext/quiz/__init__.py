@@ -81,7 +81,7 @@ def parse(source: str) -> list[Question]:
 
 
 def _check(number: int, question: Question) -> None:
-    """Split answers from explanations, and reject a question that nobody could answer."""
+    """Split each answer from its explanation, and refuse a question without exactly one right answer."""
     for answer in question.answers:
         text, *why = re.split(r"\s::\s", answer.text.strip(), maxsplit=1)
         if not text.strip() or not why:
