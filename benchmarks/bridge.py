@@ -3,8 +3,9 @@
 ``python -m benchmarks.bridge`` trains the agent of the page *Train on your own environment* with slices of
 two lengths that start from stored states or from zeros, and writes ``results/bridge.json``. Every run has the
 same number of environment steps, and every batch about 640. The result of a run is its margin at the far end:
-the Q-value of the correct turn less that of the wrong one, for the sign for which it is smaller. A return
-would mislead: where both Q-values are nearly equal, a trace of the sign decides, rightly or wrongly.
+the Q-value of the correct turn less that of the wrong one, for the sign for which it is smaller. The mean
+return of the last evaluation stands beside it: where both Q-values are nearly equal, a trace of the sign can
+decide rightly with a margin near 0.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torchrl.envs import ExplorationType, set_exploration_type
 from recdqn import Config, add_primers, make_env, train
 from recdqn.book.recorded import RESULTS
 from recdqn.loss import RecurrentDQNLoss, make_loss
+from recdqn.run.folder import Run, mean_return
 from recdqn.run.provenance import manifest
 
 Source = Literal["stored", "zero"]
@@ -45,7 +47,7 @@ def page_settings() -> Config:
     return cfg
 
 
-def trained(cfg: Config, slice_len: int, state_source: Source, frames: int = FRAMES) -> TensorDictModule:
+def trained(cfg: Config, slice_len: int, state_source: Source, frames: int = FRAMES) -> Run:
     """Train for ``frames`` environment steps with slices that start from ``state_source``."""
     never = {"solved_return": 2.0, "eval_every": frames, "total_frames": frames}
     replay = {"slice_len": slice_len, "slices": BATCH // slice_len}
@@ -56,7 +58,7 @@ def trained(cfg: Config, slice_len: int, state_source: Source, frames: int = FRA
         return loss
 
     with mock.patch("recdqn.learner.make_loss", loss_from):  # no setting of a run chooses it
-        return train(cfg.replace(replay=replay, train=never), progress=False).policy
+        return train(cfg.replace(replay=replay, train=never), progress=False)
 
 
 @torch.no_grad()
@@ -80,9 +82,9 @@ def main() -> None:
     cfg, rows = page_settings(), []
     for seed in range(given.seeds):
         for slice_len, state_source in WAYS:
-            policy = trained(cfg.replace(seed=seed), slice_len, state_source)
-            way = {"slice_len": slice_len, "state_source": state_source}
-            rows.append(way | {"seed": seed, "margin": margin(policy, cfg)})
+            run = trained(cfg.replace(seed=seed), slice_len, state_source)
+            way = {"slice_len": slice_len, "state_source": state_source, "seed": seed}
+            rows.append(way | {"margin": margin(run.policy, cfg), "return": mean_return(run.metrics[-1])})
             print(rows[-1], flush=True)
             results = {"manifest": manifest(), "total_frames": FRAMES, "rows": rows}
             (given.out / "bridge.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -118,7 +118,8 @@ def test_about_half_of_the_slices_begin_after_the_sign(cfg):
 
 
 def test_the_margin_is_that_of_the_sign_with_the_smaller_one(cfg):
-    policy = trained(cfg.replace(train={"warmup_frames": 256}), slice_len=5, state_source="zero", frames=512)
+    cfg_short = cfg.replace(train={"warmup_frames": 256})
+    policy = trained(cfg_short, slice_len=5, state_source="zero", frames=512).policy
     own, margins = {"torch": torch}, {}
     exec(CELLS["play"].source, own)
     env = resolve(cfg.env.id)()
