@@ -17,6 +17,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.modules import LSTMModule, set_recurrent_mode
 
+from recdqn.book.measure import median_seconds
 from recdqn.book.recorded import RESULTS
 from recdqn.errors import first_line
 from recdqn.run.provenance import manifest
@@ -51,23 +52,17 @@ def make_pass(way: str, device: str) -> Callable[[], None]:
     return once
 
 
-def seconds(function: Callable[[], None]) -> float:
-    """Wall-clock seconds of one call."""
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
-
-
 def measure(device: str) -> Iterator[dict[str, object]]:
     """Time every way on ``device``; a way that fails has the first line of its error."""
     for way in WAYS:
         try:
-            pad, other = make_pass("pad", device), make_pass(way, device)
-            seconds(pad)
-            first = seconds(other)
-            pairs = sorted((seconds(other), seconds(pad)) for _ in range(REPEATS))
-            ours, base = pairs[REPEATS // 2][0], sorted(p for _, p in pairs)[REPEATS // 2]
-            row = {"way": way, "ms": 1e3 * ours, "pad_ms": 1e3 * base, "first_seconds": first}
+            calls = {"pad": make_pass("pad", device), "other": make_pass(way, device)}
+            began = time.perf_counter()
+            calls["other"]()
+            first = time.perf_counter() - began
+            times = median_seconds(calls, REPEATS)
+            row = {"way": way, "ms": 1e3 * times["other"], "pad_ms": 1e3 * times["pad"]}
+            row["first_seconds"] = first
         except Exception as error:  # another library's, of any kind
             row = {"way": way, "error": first_line(error)}
         yield row
