@@ -7,6 +7,8 @@ import sys
 import tempfile
 import time
 from multiprocessing import get_context
+from multiprocessing.connection import wait
+from threading import Lock
 
 import gymnasium as gym
 import torch
@@ -17,14 +19,25 @@ from recdqn.run.signals import Stopped
 
 context = get_context("forkserver")
 context.set_forkserver_preload(["recdqn.cli", "recdqn.training"])
+# Two threads that ask for the exit code of one process at once make one of them read 255, and start() asks
+# for the exit codes of all processes.
+asking = Lock()
 
 
 def start(function, *args, log=os.devnull, tmp=None, limit=None, nohup=False):
     """Run ``function(*args)`` in a process; its output goes to ``log``, its temporary files to ``tmp``."""
     settings = str(log), tmp and str(tmp), limit, nohup
     process = context.Process(target=_inside, args=(function, args, *settings))
-    process.start()
+    with asking:
+        process.start()
     return process
+
+
+def join(process, timeout=None):
+    """Wait until a process ends, as ``process.join`` does; other threads may start and join others."""
+    wait([process.sentinel], timeout)
+    with asking:
+        process.join(0)
 
 
 def _inside(function, args, log, tmp, limit, nohup):

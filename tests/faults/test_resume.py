@@ -19,7 +19,7 @@ import torch
 import zoo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import command, fresh, go_on, hang, start
+from runs import command, fresh, go_on, hang, join, start
 
 from recdqn import Config, evaluate, load_checkpoint, resume, train
 from recdqn.collect import CollectorState
@@ -77,11 +77,11 @@ def killed_and_resumed(short, whole, folder, moment):
     out, tmp, log = folder / "run", folder / "tmp", folder / "log"
     tmp.mkdir(parents=True)
     run = start(fresh, short, out, tmp=tmp, log=log)
-    run.join(moment)
+    join(run, moment)
     run.kill()
-    run.join()
+    join(run)
     again = start(go_on, short, out, tmp=tmp, log=log)
-    again.join()
+    join(again)
     wrong = [] if again.exitcode == 0 else [f"exit {again.exitcode}", log.read_text()[-2_000:]]
     if not wrong and not same(outcome(out), expected):
         wrong.append("the outcome is another one")

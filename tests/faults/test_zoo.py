@@ -220,6 +220,8 @@ def test_settings_that_do_not_fit_the_environment_are_refused_in_one_line(values
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "Box2D", None)  # as if it were not installed
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)  # another test may have imported it
     message = "^env.id='LunarLander-v3' cannot be made: DependencyNotInstalled: .*pip install"
     with pytest.raises(ConfigError, match=message):
         make_env(EnvConfig(**PLAIN, id="LunarLander-v3"))
