@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recdqn import Config
 
@@ -42,3 +43,14 @@ def test_every_setting_is_accepted(page):
     for arguments in found:
         changed = eval(f"cfg.replace({arguments})", {"cfg": Config()})
         assert changed != Config(), arguments
+
+
+def test_the_project_has_one_address():
+    """The one that ``_config.yml`` names."""
+    address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    files = [ROOT / name for name in ("CITATION.cff", "pyproject.toml", "README.md", "CONTRIBUTING.md")]
+    files += [path for pattern in ("*.md", "*.ipynb") for path in (ROOT / "book").rglob(pattern)]
+    found = {
+        at for file in files for at in re.findall(r"https://github.com/[\w-]+/recdqn\b", file.read_text())
+    }
+    assert found == {address}

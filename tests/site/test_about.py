@@ -14,7 +14,7 @@ ABOUT = {
 
 
 def test_citation():
-    text, entry = about.citation(ABOUT)
+    text, entry = about.citation(ABOUT, published=True)
     assert text == "The authors, Ada Byron (2031). *A book*. Version 1.2.0. <https://code.example/book>"
     assert entry.splitlines() == [
         "@software{recdqn,",
@@ -28,8 +28,10 @@ def test_citation():
 
 
 def test_citation_of_what_is_not_released():
-    text, entry = about.citation({key: value for key, value in ABOUT.items() if key != "date-released"})
-    assert "year" not in entry and "()" not in text
+    undated = {key: value for key, value in ABOUT.items() if key != "date-released"}
+    text, entry = about.citation(undated, published=False)
+    assert text == "The authors, Ada Byron. *A book*. Version 1.2.0."
+    assert "year" not in entry and "url" not in entry
 
 
 def test_minutes_to_read():

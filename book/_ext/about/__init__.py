@@ -45,8 +45,12 @@ def facts(folder: Path) -> Iterable[tuple[str, str]]:
         yield "commit", f"`{at}`"
 
 
-def citation(about: dict) -> tuple[str, str]:
-    """Return a reference and a BibTeX entry for the contents of a ``CITATION.cff``."""
+def citation(about: dict, *, published: bool) -> tuple[str, str]:
+    """Return a reference and a BibTeX entry for the contents of a ``CITATION.cff``.
+
+    They hold the repository's address only if it is ``published``.
+    """
+    address = about["repository-code"] if published else ""
     authors = [
         author.get("name") or f"{author['given-names']} {author['family-names']}"
         for author in about["authors"]
@@ -57,12 +61,12 @@ def citation(about: dict) -> tuple[str, str]:
         "title": f"{{{about['title']}}}",
         "year": year,
         "version": str(about["version"]),
-        "url": about["repository-code"],
+        "url": address,
     }
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
     when = f" ({year})" if year else ""
     text = f"{', '.join(authors)}{when}. *{about['title']}*. Version {about['version']}."
-    text += f" <{about['repository-code']}>"
+    text += f" <{address}>" if address else ""
     return text, "\n".join(["@software{recdqn,", *lines, "}"])
 
 
@@ -96,7 +100,9 @@ class Citation(Computed):
         """Return the reference and the BibTeX entry."""
         file = Path(self.env.srcdir).parent / "CITATION.cff"
         self.env.note_dependency(str(file))
-        text, entry = citation(yaml.safe_load(file.read_text(encoding="utf-8")))
+        text, entry = citation(
+            yaml.safe_load(file.read_text(encoding="utf-8")), published=self.config.published
+        )
         return [text, "", "```bibtex", *entry.splitlines(), "```"]
 
 
