@@ -226,7 +226,7 @@ def main(run: Path, /) -> None:
     Args:
         run: folder of a trained pixel agent.
     """
-    made = manifest() | {"command": f"python -m recdqn.book.player {run.as_posix()}"}
+    made = manifest()
     record, pictures = record_episode(run)
     _write(EPISODE, {"made": made, **record})
     iio.imwrite(PICTURES, sheet(pictures), optimize=True)

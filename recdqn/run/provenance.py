@@ -19,7 +19,7 @@ PACKAGES = ("recdqn", "torch", "torchvision", "torchrl", "tensordict", "gymnasiu
 def manifest() -> dict[str, Any]:
     """Return command, date, commit, versions, machine and PyTorch threads, ready for JSON."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": source_commit(Path(__file__).parents[1]),
         "versions": {"python": platform.python_version()}
@@ -44,6 +44,12 @@ def source_commit(package: Path) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}-dirty" if changed.returncode else commit
+
+
+def _command() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
+    program = Path(sys.argv[0]).name if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
+    return " ".join([program, *sys.argv[1:]])
 
 
 def _processor() -> str:

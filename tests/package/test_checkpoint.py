@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -37,6 +38,21 @@ def test_the_manifest_holds_versions_and_seed(run, tmp_path):
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
     assert (manifest["seed"], manifest["threads"], manifest["device"]) == (0, 1, "cpu")
     assert {"command", "commit", "date", "machine"} <= manifest.keys()
+
+
+@pytest.mark.parametrize(
+    "how, command",
+    [
+        (("-m", "made"), "python -m made --seed 3"),
+        (("made/__main__.py",), "__main__.py --seed 3"),
+    ],
+)
+def test_the_command_is_the_one_that_was_typed(tmp_path, how, command):
+    (tmp_path / "made").mkdir()
+    program = "import json\nfrom recdqn.run.provenance import manifest\nprint(json.dumps(manifest()))\n"
+    (tmp_path / "made" / "__main__.py").write_text(program)
+    said = subprocess.run([sys.executable, *how, "--seed", "3"], cwd=tmp_path, capture_output=True, text=True)
+    assert json.loads(said.stdout)["command"] == command
 
 
 def test_saving_again_overwrites(run, tmp_path):
