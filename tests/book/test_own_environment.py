@@ -131,13 +131,17 @@ def test_the_margin_is_that_of_the_sign_with_the_smaller_one(cfg):
 
 
 def test_the_table_of_slices_is_the_recorded_one():
-    """Each row of the page's table gives the margins of one way."""
+    """Each row of the page's table gives the margins of one way, and the returns of the same seeds."""
     rows = json.loads((RESULTS / "bridge.json").read_text(encoding="utf-8"))["rows"]
     ways = {}
     for row in rows:
-        ways.setdefault((row["slice_len"], row["state_source"]), []).append(row["margin"])
+        ways.setdefault((row["slice_len"], row["state_source"]), []).append((row["margin"], row["return"]))
     assert len(ways) == 4
     text = CELLS["bridge"].source
-    for (slice_len, source), margins in ways.items():
-        numbers = ", ".join(f"{value:.2f}" for value in sorted(margins)).replace("-", "−")
-        assert f"| {slice_len} | {source} | {numbers} |" in text
+    for (slice_len, source), results in ways.items():
+        margins, returns = zip(*sorted(results), strict=True)
+        numbers = ", ".join(f"{value:.2f}" for value in margins).replace("-", "−")
+        same_seeds = ", ".join(f"{value:.2f}" for value in returns)
+        assert f"| {slice_len} | {source} | {numbers} | {same_seeds} |" in text
+    lucky = [margin for margin, value in ways[5, "zero"] if value == 1.0]
+    assert [f"{abs(margin):.2f}" for margin in lucky] == ["0.00"]
