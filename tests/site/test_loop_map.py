@@ -4,6 +4,9 @@ import re
 
 import loop_map
 import pytest
+from bs4 import BeautifulSoup
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 BOOK = loop_map.FOLDER.parents[1]
 
@@ -36,3 +39,16 @@ def test_the_strip_marks_one_chapter_and_links_the_others():
     links = re.findall(r'href="\.\./(\S+)\.html"', html)
     assert len(links) == len(loop_map.STRIP) - 1
     assert all((BOOK / f"{link}.ipynb").is_file() for link in links)
+
+
+def test_the_drawing_has_a_number_and_a_caption(tmp_path):
+    (tmp_path / "index.rst").write_text("See :numref:`loop-map`.\n\n.. loop-map::\n", encoding="utf-8")
+    options = {"extensions": ["loop_map"], "html_theme": "basic", "numfig": True}
+    out = tmp_path / "_build"
+    with patch_docutils(), docutils_namespace():
+        Sphinx(tmp_path, None, out, out / "tree", "html", options, warningiserror=True, status=None).build()
+    page = BeautifulSoup((out / "index.html").read_text(encoding="utf-8"), "html.parser")
+    figure = page.select_one("figure#loop-map")
+    assert len(figure.select(".loop-map > svg")) == 2
+    assert figure.figcaption.select_one(".caption-text").text == loop_map.CAPTION
+    assert "See Fig. 1." in page.text and page.select_one('a[href="#loop-map"] .std-numref')

@@ -16,6 +16,10 @@ from widgets import add_static_files, render
 
 FOLDER = Path(__file__).parent
 WIDTH, HEIGHT = 128, 46  # of a box
+CAPTION = (
+    "The training loop. The collector plays and stores; the learner draws slices, and moves the weights that "
+    "the policy plays with. Each box leads to its chapter."
+)
 
 
 @dataclass(frozen=True)
@@ -145,11 +149,14 @@ def way_up(docname: str) -> str:
 
 
 class LoopMap(SphinxDirective):
-    """``{loop-map}``, without options."""
+    """``{loop-map}``, without options: a figure that a page refers to by ``{numref}`loop-map```."""
 
     def run(self) -> list[nodes.Node]:
-        """Insert the drawing, for HTML only."""
-        return [nodes.raw("", drawing(way_up(self.env.docname)), format="html")]
+        """Insert the drawing, for HTML only, with its caption."""
+        image = nodes.raw("", drawing(way_up(self.env.docname)), format="html")
+        figure = nodes.figure("", image, nodes.caption("", CAPTION), names=["loop-map"])
+        self.state.document.note_explicit_target(figure)
+        return [figure]
 
 
 class YouAreHere(SphinxDirective):
