@@ -144,16 +144,16 @@ def norms(steps: Sequence[Step], stage: str, entry: str) -> Tensor:
 
 
 def table(step: Step, row: int = 0) -> str:
-    """Format one step as a table of the norms of the state: a line for each stage, a column for each entry.
+    """Return a Markdown table of the norms of a step's state: a row for each stage, a column for each entry.
 
     Args:
         step: from :func:`trace`.
         row: index of the environment in the batch.
     """
-    lines = [f"{'stage':<20}{'root':>8}{'next':>8}"]
+    lines = ["| stage | root | next |", "|---|---|---|"]
     for stage in STAGES:
         found = [norms([step], stage, entry).reshape(-1)[row].item() for entry in ("root", "next")]
-        lines.append(f"{stage:<20}" + "".join(f"{'-':>8}" if x != x else f"{x:8.4f}" for x in found))
+        lines.append(f"| {stage} | " + " | ".join("–" if x != x else f"{x:.4f}" for x in found) + " |")
     return "\n".join(lines)
 
 

@@ -1,12 +1,14 @@
-"""Markdown tables of the recorded runs and benchmarks, for the README and the book."""
+"""Markdown tables: the recorded runs and benchmarks, for the README and the book, and results of a cell."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from IPython.display import Markdown, display
 
 from recdqn.book.recorded import (
     RESULTS,
@@ -16,6 +18,18 @@ from recdqn.book.recorded import (
     recorded_benchmarks,
     recorded_presets,
 )
+
+
+def show_table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
+    """Display a table below a notebook cell.
+
+    Args:
+        columns: headings.
+        rows: one sequence of entries per row; headings and entries are shown as ``str`` formats them.
+    """
+    lines = [columns, ["---"] * len(columns), *rows]
+    cells = ([str(entry).replace("|", r"\|") for entry in line] for line in lines)
+    display(Markdown("\n".join(f"| {' | '.join(line)} |" for line in cells)))
 
 
 def results_table(folder: Path = RESULTS) -> str:

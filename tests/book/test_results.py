@@ -20,7 +20,7 @@ from recdqn.book.recorded import (
     recorded_presets,
     recorded_runs,
 )
-from recdqn.book.tables import bench_table, results_table, summary_table
+from recdqn.book.tables import bench_table, results_table, show_table, summary_table
 from recdqn.book.write import CURVES, NOTES, README, write_curves, write_tables
 from recdqn.errors import ConfigError, UserError
 from recdqn.presets import PRESETS
@@ -30,6 +30,13 @@ INTRO = RESULTS.parent / "book" / "intro.md"
 
 def between(text, name):
     return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
+
+
+def test_a_table_below_a_cell_keeps_bars_in_its_entries(monkeypatch):
+    shown = []
+    monkeypatch.setattr("recdqn.book.tables.display", shown.append)
+    show_table(["key", "|h|"], [("a", 1), ("b", None)])
+    assert [each.data for each in shown] == ["| key | \\|h\\| |\n| --- | --- |\n| a | 1 |\n| b | None |"]
 
 
 @pytest.mark.parametrize(

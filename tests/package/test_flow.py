@@ -134,10 +134,10 @@ def test_norms_and_table():
     expected = torch.stack([step.data["next", H].square().sum((-1, -2)).sqrt() for step in steps], -1)
     torch.testing.assert_close(norms(steps, "after the policy", "next"), expected)
     assert norms(steps, "before the policy", "next").isnan().all()
-    lines = [line.split() for line in table(steps[1], row=1).splitlines()]
+    lines = [line.strip("| ").split(" | ") for line in table(steps[1], row=1).splitlines()]
     before, after = f"{steps[1].data[H][1].norm():.4f}", f"{expected[1, 1]:.4f}"
-    assert [line[-2:] for line in lines[1:]] == [
-        [before, "-"], [before, after], [before, after], [after, "-"], [after, "-"]
+    assert [line[-2:] for line in lines[2:]] == [
+        [before, "–"], [before, after], [before, after], [after, "–"], [after, "–"]
     ]  # fmt: skip
 
 
