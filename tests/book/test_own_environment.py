@@ -2,15 +2,26 @@
 
 import json
 
+import gymnasium as gym
 import nbformat
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from torchrl.envs import ExplorationType, set_exploration_type
+from torch.optim.swa_utils import AveragedModel
+from torchrl.envs import ExplorationType, GymWrapper, set_exploration_type
+from torchrl.objectives import SoftUpdate
 
 from benchmarks.bridge import PAGE, margin, page_settings, trained
-from recdqn import add_primers, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import (
+    Config,
+    RecurrentDQNLoss,
+    add_primers,
+    make_collector,
+    make_env,
+    make_policy,
+    make_replay_buffer,
+)
 from recdqn.book.recorded import RESULTS
 from recdqn.errors import resolve
 
@@ -145,3 +156,44 @@ def test_the_table_of_slices_is_the_recorded_one():
         assert f"| {slice_len} | {source} | {numbers} | {same_seeds} |" in text
     lucky = [margin for margin, value in ways[5, "zero"] if value == 1.0]
     assert [f"{abs(margin):.2f}" for margin in lucky] == ["0.00"]
+
+
+def test_a_picture_and_a_vector_train_in_the_loop_of_chapter_5():
+    source = CELLS["dict-env"].source + "\n" + CELLS["dict-policy"].source
+    page = {"gym": gym, "torch": torch, "add_primers": add_primers}
+    exec(source.replace("both_env.close()", ""), page)
+    env, policy = page["both_env"], page["both_policy"]
+    settings = {"total_frames": 60, "frames_per_batch": 20, "warmup_frames": 20, "updates": 2}
+    cfg = Config.preset("masked-cartpole").replace(
+        env={"num_envs": 1}, train=settings, replay={"slices": 4, "slice_len": 5, "capacity": 100}
+    )
+    loss = RecurrentDQNLoss(policy, action_space=env.action_spec)
+    buffer = make_replay_buffer(cfg)
+    loop = {
+        "torch": torch,
+        "buffer": buffer,
+        "policy": policy,
+        "loss_fn": loss,
+        "target": SoftUpdate(loss, tau=0.01),
+        "optimiser": torch.optim.Adam(loss.parameters()),
+        "average": AveragedModel(policy),
+    }
+    chapter = nbformat.read(PAGE.parent / "chapters" / "05-training-loop.ipynb", as_version=4)
+    (learn,) = [cell.source for cell in chapter.cells if cell.id == "loop-learn"]
+    exec(learn, loop)
+    before = [parameter.clone() for parameter in policy.parameters()]
+    collector = make_collector(cfg, env, policy, buffer)
+    losses = [loop["learn"](20 * k, cfg.train) for k, _ in enumerate(collector)]
+    collector.shutdown()
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    assert all((a != b).any() for a, b in zip(before, policy.parameters(), strict=True))
+    assert {"pixels", "numbers"} <= set(buffer.sample().keys())
+
+
+def test_torchrl_renames_an_entry_of_a_dict_that_is_called_state():
+    drawn = gym.make("CartPole-v1", render_mode="rgb_array")
+    both = gym.wrappers.AddRenderObservation(drawn, render_only=False)
+    assert set(both.observation_space) == {"pixels", "state"}
+    env = GymWrapper(both)
+    assert set(env.observation_spec.keys()) == {"pixels", "observation"}
+    env.close()
