@@ -35,13 +35,15 @@ def test_citation_of_what_is_not_released():
 
 
 def test_minutes_to_read():
-    """Prose and code count, what a cell prints or a solution folds away does not."""
+    """Prose and code count; what a cell prints and what is folded away do not."""
     document = nodes.document("", "")
     document += nodes.paragraph("", "word " * 600)
     document += nodes.literal_block("", "x = 1\n" * 60)
     assert about.minutes_to_read(document) == 3 + 2
     document += nodes.container("", nodes.literal_block("", "y\n" * 900), classes=["cell_output"])
     document += nodes.container("", nodes.paragraph("", "word " * 9000), classes=["dropdown"])
+    document += nodes.container("", nodes.paragraph("", "word " * 9000), classes=["quiz-why"])
+    document += nodes.container("", nodes.literal_block("", "y\n" * 900), classes=["cell", "tag_hide-input"])
     document += nodes.raw("", "<script>" + "word " * 9000, format="html")
     assert about.minutes_to_read(document) == 3 + 2
 

@@ -25,6 +25,8 @@ from widgets import add_static_files
 PACKAGES = ("recdqn", "torch", "torchrl", "tensordict", "gymnasium", "numpy", "jupyter-book")
 WORDS_PER_MINUTE = 200  # prose; explanations take longer than a novel
 LINES_PER_MINUTE = 30  # code
+# Classes of what a cell prints, of what is folded (solutions, reasons of answers, code), and of hidden parts.
+UNCOUNTED = {"cell_output", "dropdown", "quiz-why", "tag_hide-input", "toctree-wrapper", "unread"}
 SHORTEST = 5  # minutes; shorter pages show no reading time
 
 
@@ -119,8 +121,8 @@ def minutes_to_read(document: nodes.document) -> int:
             elif isinstance(at, nodes.raw | nodes.Invisible):
                 parents.add("unread")
             at = at.parent
-        if parents & {"cell_output", "dropdown", "toctree-wrapper", "unread"}:
-            continue  # printed by a cell, folded, or not shown
+        if parents & UNCOUNTED:
+            continue
         if "literal-block" in parents:
             lines += len(node.splitlines())
         else:
