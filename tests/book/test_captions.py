@@ -24,6 +24,17 @@ DRAWN = {document: found for document in TOC if (found := figures(document))}
 NAMES = [said["figure"]["name"] for found in DRAWN.values() for said in found if "figure" in said]
 
 
+def test_a_cell_with_a_figure_shows_nothing_else():
+    """MyST-NB puts every output that a cell displays into the cell's figure; what it prints stays outside."""
+    for document in (document for document in DRAWN if page(document).suffix == ".ipynb"):
+        for cell in cells(document, "code"):
+            if "figure" in cell.metadata.get("mystnb", {}):
+                assert not re.search(r"\b(?:show_table|display|Markdown)\(", cell.source), (document, cell.id)
+                last = cell.source.splitlines()[-1]
+                drawn = re.match(r"\S*\(", last) and not last.endswith(";")
+                assert not drawn or last.startswith(("HTML(", "Image(")), (document, cell.id)
+
+
 def test_names_of_figures_are_unique():
     assert [name for name, count in Counter(NAMES).items() if count > 1] == []
 
