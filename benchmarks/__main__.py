@@ -31,6 +31,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "pixel-bytes": pictures.pixel_bytes,
     "masked-env": masked.env_row,
     "masked-loop": masked.loop_row,
+    "evaluation": masked.evaluation_row,
     "buffer-size": buffer.size_row,
     "memory": buffer.memory_row,
     "stop": stop.stop_row,

@@ -15,9 +15,20 @@ from gymnasium.wrappers import TransformObservation
 import recdqn
 from benchmarks import plain
 from benchmarks.harness import Row
-from recdqn import Config, add_primers, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import (
+    Config,
+    add_primers,
+    evaluate,
+    load_checkpoint,
+    make_collector,
+    make_env,
+    make_policy,
+    make_replay_buffer,
+)
 from recdqn.book.measure import median_seconds
+from recdqn.book.recorded import RESULTS
 from recdqn.config import ENV_ID
+from recdqn.errors import UserError
 from recdqn.evaluation import EVAL_SEED, Evaluation
 from recdqn.run.folder import Run
 
@@ -85,6 +96,33 @@ def loop_row(frames: int = 6_400, repeats: int = 3) -> Row:
         ratio=ratio,
         must="at most 1.15",
         met=ratio <= 1.15,
+    )
+
+
+def evaluation_row(episodes: int = 20, repeats: int = 5) -> Row:
+    """Time a step of greedy episodes side by side, on plain tensors and in TorchRL's environment.
+
+    The policy is a recorded one, and both sides make the same steps.
+    """
+    run = load_checkpoint(RESULTS / PRESET / "seed-0")
+    cfg, policy = run.cfg, run.policy
+    steps = max(evaluate(policy, cfg.env, episodes).lengths)
+
+    def in_torchrl() -> None:
+        with mock.patch("recdqn.evaluation.Agent", side_effect=UserError):
+            evaluate(policy, cfg.env, episodes)
+
+    calls = {"ours": lambda: evaluate(policy, cfg.env, episodes), "torchrl": in_torchrl}
+    ms = {name: 1e3 * seconds / steps for name, seconds in median_seconds(calls, repeats).items()}
+    return Row(
+        what=f"a step of {episodes} greedy episodes side by side, masked CartPole, set-up included",
+        ours=ms["ours"],
+        other=ms["torchrl"],
+        against="the same in TorchRL's environment",
+        unit="ms",
+        ratio=ms["ours"] / ms["torchrl"],
+        must="at most 0.25",
+        met=ms["ours"] / ms["torchrl"] <= 0.25,
     )
 
 

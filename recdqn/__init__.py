@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from recdqn.loss import RecurrentDQNLoss
     from recdqn.policy import make_policy
     from recdqn.replay import make_replay_buffer
-    from recdqn.run.folder import load_checkpoint, save_checkpoint
+    from recdqn.run.folder import load_agent, load_checkpoint, save_checkpoint
     from recdqn.training import resume, train
 
 # The module of each public name, loaded when the name is first used: PyTorch and TorchRL take seconds.
@@ -24,6 +24,7 @@ _MODULES = {
     "add_primers": "recdqn.envs",
     "diagnose": "recdqn.doctor",
     "evaluate": "recdqn.evaluation",
+    "load_agent": "recdqn.run.folder",
     "load_checkpoint": "recdqn.run.folder",
     "make_collector": "recdqn.collect",
     "make_env": "recdqn.envs",
@@ -41,6 +42,7 @@ __all__ = [
     "add_primers",
     "diagnose",
     "evaluate",
+    "load_agent",
     "load_checkpoint",
     "make_collector",
     "make_env",

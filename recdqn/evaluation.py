@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,10 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from recdqn.agent import Agent
 from recdqn.config import EnvConfig
-from recdqn.envs import add_primers, make_env
-from recdqn.errors import ConfigError
+from recdqn.envs import add_primers, make_env, make_vector_env
+from recdqn.errors import ConfigError, UserError
 from recdqn.flow import STEP, walk
 
 EVAL_SEED = 1_000_000  # far from the seeds of training environments
@@ -103,19 +104,44 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
     if episodes < 1:
         raise ConfigError(f"episodes={episodes!r}: expected a number of at least 1")
     cfg = dataclasses.replace(cfg, num_envs=max(episodes, 2))  # two keep the batch dimension
-    total = torch.zeros(cfg.num_envs, dtype=torch.double)  # float32 drifts over 500 small rewards
-    length = torch.zeros(cfg.num_envs, dtype=torch.long)
-    running = torch.ones(cfg.num_envs, dtype=torch.bool)
-    with evaluation_env(policy, cfg, seed) as env:
-        for stage, td in walk(env, greedy(policy)):
-            if stage == STEP:
-                total += td["next", "reward"].squeeze(-1) * running
-                length += running
-                running &= ~td["next", "done"].squeeze(-1)
-                if not running[:episodes].any():
-                    break
-    returns = (total[:episodes] / cfg.reward_scale).round(decimals=3)
-    return Evaluation(tuple(returns.tolist()), tuple(length[:episodes].tolist()))
+    total = np.zeros(cfg.num_envs)
+    length = np.zeros(cfg.num_envs, dtype=int)
+    running = np.ones(cfg.num_envs, dtype=bool)
+    with contextlib.closing(_greedy_steps(policy, cfg, seed)) as steps:
+        while running[:episodes].any():
+            reward, done = next(steps)
+            total += reward * running
+            length += running
+            running &= ~done
+    return Evaluation(tuple(total[:episodes].round(3).tolist()), tuple(length[:episodes].tolist()))
+
+
+def _greedy_steps(
+    policy: TensorDictModule, cfg: EnvConfig, seed: int
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Yield the rewards and ends ``[num_envs]`` of each step, without end."""
+    try:
+        agent = Agent(policy, cfg)
+    except UserError:  # a policy of other modules, in TorchRL's environment
+        with evaluation_env(policy, cfg, seed) as env:
+            for stage, td in walk(env, greedy(policy)):
+                if stage == STEP:
+                    reward, done = (td["next", key].squeeze(-1).numpy() for key in ("reward", "done"))
+                    yield reward.astype(float) / cfg.reward_scale, done
+        return
+    with contextlib.closing(make_vector_env(cfg)) as envs:
+        envs.reset(seed=EVAL_SEED + seed)
+        seen, _ = envs.reset()  # the second one, as TorchRL's set_seed resets once
+        state = agent.initial_state(cfg.num_envs)
+        while True:
+            values, state = agent.values(seen["pixels"] if isinstance(seen, dict) else seen, state)
+            seen, reward, terminated, truncated, _ = envs.step(values.argmax(-1))
+            done = terminated | truncated
+            yield reward, done
+            if done.any():
+                seen, _ = envs.reset(options={"reset_mask": done})
+                for part in state:
+                    part[done] = 0.0
 
 
 @contextlib.contextmanager

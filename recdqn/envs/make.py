@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -94,22 +95,34 @@ def add_primers(env: TransformedEnv, policy: TensorDictModule) -> TransformedEnv
 
 
 def _base_env(cfg: EnvConfig) -> EnvBase:
-    makers = [partial(_make_one, cfg, f"{cfg.id} (copy {copy})") for copy in range(cfg.num_envs)]
-    if cfg.num_envs == 1:
-        return GymWrapper(makers[0]())
     # A vectorised Gymnasium environment costs one TorchRL step; SerialEnv would cost num_envs of them.
+    return GymWrapper(_make_one(cfg, 0) if cfg.num_envs == 1 else make_vector_env(cfg))
+
+
+def make_vector_env(cfg: EnvConfig) -> gym.vector.VectorEnv:
+    """Build the Gymnasium environments below the transforms of :func:`make_env`, which step together.
+
+    Observations are whole vectors ``[num_envs, n]``, float32, or ``{"pixels": [num_envs, 1, size, size]}``,
+    uint8; rewards are not scaled. An environment whose episode has ended waits for
+    ``reset(options={"reset_mask": ...})``.
+
+    Raises:
+        ConfigError: as :func:`make_env`.
+    """
+    makers = [partial(_make_one, cfg, copy) for copy in range(cfg.num_envs)]
     try:
         if cfg.workers:
-            return GymWrapper(Workers(makers, str(cfg.id), cfg.step_seconds))
-        return GymWrapper(gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED))
+            return Workers(makers, str(cfg.id), cfg.step_seconds)
+        return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
     except RuntimeError as error:
         raise ConfigError(f"env.id={cfg.id!r} makes environments that differ: {first_line(error)}") from error
 
 
-def _make_one(cfg: EnvConfig, name: str) -> gym.Env:
+def _make_one(cfg: EnvConfig, copy: int) -> gym.Env:
     if cfg.observation == "pixels":
         prepare_display()
-    env: gym.Env = Replayable(CheckedEnv(open_env(cfg), name), alone=cfg.workers)  # beneath what draws
+    checked = CheckedEnv(open_env(cfg), f"{cfg.id} (copy {copy})")
+    env: gym.Env = Replayable(checked, alone=cfg.workers)  # beneath what draws
     if cfg.observation == "pixels":
         return RenderedPixels(env, cfg.image_size)
     return ResizedPixels(env, cfg.image_size) if is_image(env.observation_space) else env
@@ -124,6 +137,23 @@ def open_env(cfg: EnvConfig) -> gym.Env:
     Raises:
         ConfigError: if it cannot be made, or ``cfg`` does not fit its spaces.
     """
+    env = _create(cfg)
+    actions = _check_actions(env, cfg)
+    _check_observations(env, cfg)
+    if actions.start:
+        env = gym.wrappers.TransformAction(env, partial(np.add, actions.start), Discrete(int(actions.n)))
+    if env.spec is None or env.spec.max_episode_steps is None:
+        env = gym.wrappers.TimeLimit(env, cfg.max_steps)
+    return env
+
+
+def first_action(cfg: EnvConfig) -> int:
+    """Return the number of the environment's first action; those of :func:`make_env` count from 0."""
+    with contextlib.closing(_create(cfg)) as env:
+        return int(_check_actions(env, cfg).start)
+
+
+def _create(cfg: EnvConfig) -> gym.Env:
     try:
         function = _function(str(cfg.id))
         env = gym.make(str(cfg.id)) if function is None else function()
@@ -138,12 +168,6 @@ def open_env(cfg: EnvConfig) -> gym.Env:
         ) from error
     if not isinstance(env, gym.Env):
         raise ConfigError(f"env.id={cfg.id!r} makes a {type(env).__name__}: expected a gymnasium.Env")
-    actions = _check_actions(env, cfg)
-    _check_observations(env, cfg)
-    if actions.start:
-        env = gym.wrappers.TransformAction(env, partial(np.add, actions.start), Discrete(int(actions.n)))
-    if env.spec is None or env.spec.max_episode_steps is None:
-        env = gym.wrappers.TimeLimit(env, cfg.max_steps)
     return env
 
 

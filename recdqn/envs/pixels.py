@@ -123,12 +123,17 @@ class ResizedPixels(gym.ObservationWrapper):
 
     def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
         """Resize, and convert to grey."""
-        height, width = observation.shape[:2]
-        frame = np.array(observation, order="C").reshape(height, width, -1)  # a copy: it may be read-only
-        small = _resize(torch.from_numpy(frame).permute(2, 0, 1), self.size).numpy()
-        if len(small) == 3:
-            small = (np.tensordot(GREY, small, 1) + 0.5).astype(np.uint8)[None]
-        return {"pixels": small}
+        return {"pixels": small_grey(observation, self.size)}
+
+
+def small_grey(picture: np.ndarray, size: int) -> np.ndarray:
+    """Resize a picture, ``[height, width]`` with no channel or 1 or 3 behind, to grey ``[1, size, size]``."""
+    height, width = picture.shape[:2]
+    frame = np.array(picture, order="C").reshape(height, width, -1)  # a copy: it may be read-only
+    small: np.ndarray = _resize(torch.from_numpy(frame).permute(2, 0, 1), size).numpy()
+    if len(small) == 3:
+        small = (np.tensordot(GREY, small, 1) + 0.5).astype(np.uint8)[None]
+    return small
 
 
 def _pixel_space(size: int) -> gym.spaces.Dict:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from tensordict.nn import TensorDictSequential
 
+from recdqn.agent import Agent
 from recdqn.config import Config
 from recdqn.envs import make_env
 from recdqn.errors import UserError, first_line
@@ -127,6 +128,16 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Run:
         raise UserError(
             f"{folder} holds a run that cannot be read: {first_line(error)}; train it again"
         ) from None
+
+
+def load_agent(path: str | Path) -> Agent:
+    """Load the policy of a saved run as a function: see :class:`recdqn.agent.Agent`.
+
+    Raises:
+        UserError: as :func:`load_checkpoint`.
+    """
+    run = load_checkpoint(path)
+    return Agent(run.policy, run.cfg.env)
 
 
 def load_config(path: str | Path) -> Config:

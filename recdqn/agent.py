@@ -1,0 +1,160 @@
+"""A policy as a function: observation and recurrent state in, action and recurrent state out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from torch import Tensor, nn
+from torchrl.modules import EGreedyModule, GRUModule, LSTMModule, QValueModule
+
+from recdqn.config import EnvConfig
+from recdqn.envs import first_action, hide_velocities, small_grey
+from recdqn.errors import UserError
+
+State = tuple[np.ndarray, ...]
+
+
+class Agent:
+    """Act greedily in a loop of your own, on one observation or on a batch of them.
+
+    The observation is what the environment's ``reset`` and ``step`` return: a masked agent hides the entries
+    itself, and an agent that sees pictures shrinks them. For an agent that sees the rendered environment it
+    is the picture of :class:`recdqn.envs.RenderedPixels`, ``[1, size, size]``, uint8.
+
+    The state belongs to an episode: begin each one with :meth:`initial_state`, and give each call the state
+    that the call before returned.
+
+    Args:
+        policy: from :func:`recdqn.policy.make_policy`, or a chain of modules of the same kinds.
+        cfg: the environment it was trained in.
+
+    Raises:
+        UserError: if the policy is not such a chain.
+
+    Example:
+        >>> cfg = Config.preset("masked-cartpole")
+        >>> agent = Agent(make_policy(cfg.policy, make_env(cfg.env)), cfg.env)
+        >>> action, state = agent.act([0.0, 0.1, 0.02, 0.0], agent.initial_state())
+        >>> [part.shape for part in state]
+        [(1, 64), (1, 64)]
+    """
+
+    def __init__(self, policy: TensorDictModuleBase, cfg: EnvConfig) -> None:
+        self.cfg = cfg
+        self._modules = list(_chain(policy))
+        self._key = self._modules[0].in_keys[0]
+        self._device = next((p.device for p in policy.parameters()), torch.device("cpu"))
+        self._loc, self._scale = (torch.tensor(x, device=self._device) for x in (cfg.loc, cfg.scale))
+        self._first_action: int | None = None
+
+    def initial_state(self, batch: int | None = None) -> State:
+        """Return the state at the start of an episode.
+
+        Returns:
+            Zeros: for each state of the recurrent layers ``[layers, hidden]``, or ``[batch, layers, hidden]``
+            for ``batch`` observations at once. A policy without a recurrent layer has none.
+        """
+        shape = () if batch is None else (batch,)
+        cells = [cell for module in self._modules if (cell := _cell(module)) is not None]
+        return tuple(
+            np.zeros((*shape, cell.num_layers, cell.hidden_size), np.float32)
+            for cell in cells
+            for _ in range(_states(cell))
+        )
+
+    def act(self, observation: ArrayLike, state: State) -> tuple[Any, State]:
+        """Choose the action with the largest Q-value.
+
+        Args:
+            observation: one observation, or a batch ``[batch, ...]``.
+            state: from :meth:`initial_state`, or what the call before returned.
+
+        Returns:
+            The action as the environment's ``step`` takes it, an integer, or an array ``[batch]``; and the
+            state for the next call.
+        """
+        if self._first_action is None:
+            self._first_action = first_action(self.cfg)
+        values, state = self.values(observation, state)
+        action = values.argmax(-1) + self._first_action
+        return (int(action) if values.ndim == 1 else action), state
+
+    @torch.no_grad()
+    def values(self, observation: ArrayLike, state: State) -> tuple[np.ndarray, State]:
+        """Compute the Q-values.
+
+        Args:
+            observation: as for :meth:`act`.
+            state: as for :meth:`act`.
+
+        Returns:
+            The Q-values of the actions in their order, ``[actions]`` or ``[batch, actions]``; and the state
+            for the next call.
+        """
+        seen = np.asarray(observation)
+        single = seen.ndim == (1 if self._key == "observation" else 3)
+        if single:
+            seen, state = seen[None], tuple(part[None] for part in state)
+        if self._key == "pixels" and seen.shape[1:] != (1, self.cfg.image_size, self.cfg.image_size):
+            seen = np.stack([small_grey(picture, self.cfg.image_size) for picture in seen])
+        value = self._scaled(torch.from_numpy(seen).to(self._device))
+        before = [torch.from_numpy(part).to(self._device) for part in state]
+        after: list[Tensor] = []
+        for module in self._modules:
+            if (cell := _cell(module)) is None:
+                value = module.module(value)
+                continue
+            given = [part.transpose(0, 1).contiguous() for part in before[: _states(cell)]]
+            before = before[_states(cell) :]
+            value, new = cell(value.unsqueeze(1), given[0] if isinstance(cell, nn.GRU) else tuple(given))
+            value = value.squeeze(1)
+            after += (new,) if isinstance(cell, nn.GRU) else new
+        values, state = value.cpu().numpy(), tuple(part.transpose(0, 1).cpu().numpy() for part in after)
+        return (values[0], tuple(part[0] for part in state)) if single else (values, state)
+
+    def _scaled(self, seen: Tensor) -> Tensor:
+        if self._key == "pixels":
+            return seen
+        if self.cfg.observation == "masked":
+            seen = hide_velocities(seen, self.cfg.visible)
+        return seen.float() * self._scale + self._loc
+
+
+def _chain(policy: TensorDictModuleBase) -> Iterator[Any]:
+    """Yield the modules of a policy up to the Q-values, each of which reads what the one before wrote."""
+    modules = [policy]
+    while any(isinstance(module, TensorDictSequential) for module in modules):
+        modules = [
+            part
+            for module in modules
+            for part in (module if isinstance(module, TensorDictSequential) else [module])
+        ]
+    key: Any = None
+    for module in modules:
+        if type(module) in (QValueModule, EGreedyModule):
+            continue
+        known = _cell(module) is not None or (
+            type(module) is TensorDictModule and len(module.in_keys) == len(module.out_keys) == 1
+        )
+        if not known or module.in_keys[0] not in (("observation", "pixels") if key is None else (key,)):
+            raise UserError(
+                f"an agent cannot run {type(module).__name__}, from {module.in_keys} to {module.out_keys}: "
+                "expected a chain from 'observation' or 'pixels' of TensorDictModule, LSTMModule or GRUModule"
+            )
+        key = module.out_keys[0]
+        yield module
+
+
+def _cell(module: TensorDictModuleBase) -> nn.LSTM | nn.GRU | None:
+    cell: Any = getattr(module, {LSTMModule: "lstm", GRUModule: "gru"}.get(type(module), ""), None)
+    plain = type(cell) in (nn.LSTM, nn.GRU) and not cell.bidirectional and not cell.proj_size
+    return cell if plain else None
+
+
+def _states(cell: nn.LSTM | nn.GRU) -> int:
+    return 1 if isinstance(cell, nn.GRU) else 2
