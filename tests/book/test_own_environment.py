@@ -63,17 +63,17 @@ def test_the_loop_of_ones_own_computes_what_a_rollout_computes(cfg, cell):
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(3)  # so that memory shows in the values
-    own = {"torch": torch}
+    own = {}
     exec(CELLS["play"].source, own)
-    signs = {}
+    agent, signs = own["Agent"](policy, cfg.env), {}
     for seed in range(4):
         start = env.reset(seed=seed)
         with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
             rollout = env.rollout(50, policy, auto_reset=False, tensordict=start)
         single = resolve(cfg.env.id)()
-        total, values = own["play"](policy, single, seed)
+        total, values = own["play"](agent, single, seed)
         assert single.sign == rollout["observation"][0, 0]
-        torch.testing.assert_close(torch.tensor(values), rollout["action_value"])
+        torch.testing.assert_close(torch.tensor(np.array(values)), rollout["action_value"])
         assert total == rollout["next", "reward"].sum()
         signs[single.sign] = values[-1]
     assert max(abs(a - b) for a, b in zip(signs[1], signs[-1], strict=True)) > 1e-4
@@ -101,13 +101,13 @@ def test_the_commands_of_the_page_train_the_page_s_task(cfg):
 
 def test_the_sign_leaves_a_small_trace_in_an_untrained_memory(cfg):
     """Less than two percent after ten steps, less than a thousandth of a percent after thirty."""
-    own = {"torch": torch, "make_env": make_env, "make_policy": make_policy, "cfg": cfg}
+    own = {"np": np}
     exec(CELLS["play"].source, own)
-    exec(CELLS["trace"].source.partition("training_env")[0], own)
+    exec(CELLS["trace"].source.partition("untrained =")[0], own)
     env = make_env(cfg.env)
     for seed in range(5):
         torch.manual_seed(seed)
-        trace = own["sign_trace"](make_policy(cfg.policy, env))
+        trace = own["sign_trace"](own["Agent"](make_policy(cfg.policy, env), cfg.env))
         assert 0.001 < trace[10] / trace[0] < 0.02 and trace[30] / trace[0] < 1e-5
     env.close()
 
@@ -131,11 +131,12 @@ def test_about_half_of_the_slices_begin_after_the_sign(cfg):
 def test_the_margin_is_that_of_the_sign_with_the_smaller_one(cfg):
     cfg_short = cfg.replace(train={"warmup_frames": 256})
     policy = trained(cfg_short, slice_len=5, state_source="zero", frames=512).policy
-    own, margins = {"torch": torch}, {}
+    own, margins = {}, {}
     exec(CELLS["play"].source, own)
+    agent = own["Agent"](policy, cfg.env)
     env = resolve(cfg.env.id)()
     for seed in range(4):
-        left, right = own["play"](policy, env, seed)[1][-1]
+        left, right = own["play"](agent, env, seed)[1][-1]
         margins[env.sign] = (right - left) * env.sign
     assert margin(policy, cfg) == pytest.approx(min(margins.values()), abs=1e-5)
     assert margins[1] == pytest.approx(-margins[-1], abs=0.1)  # untrained: one turn is best for both signs
