@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 
 from recdqn.errors import UserError, first_line
 
-CHECK = "gymnasium.utils.env_checker.check_env(env) finds most mistakes"
+CHECK = "check it with gymnasium.utils.env_checker.check_env(env)"
 
 
 def is_vector(space: object) -> TypeGuard[Box]:
