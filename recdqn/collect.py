@@ -18,11 +18,12 @@ from recdqn.errors import NotFinite
 
 
 def make_collector(
-    cfg: Config, env: TransformedEnv, policy: TensorDictModule, replay_buffer: TensorDictReplayBuffer
+    cfg: Config, env: TransformedEnv, policy: TensorDictModule, replay_buffer: TensorDictReplayBuffer | None
 ) -> Collector:
     """Build a collector that steps ``env`` with the exploring ``policy`` and writes into ``replay_buffer``.
 
-    Iterating over it yields ``None`` after every ``frames_per_batch`` environment steps.
+    Iterating over it yields ``None`` after every ``frames_per_batch`` environment steps; without a buffer it
+    yields the steps, ``[T]`` or ``[num_envs, T]``.
 
     Raises:
         NotFinite: while iterating, if an observation or a reward is not a finite number.
@@ -67,16 +68,17 @@ class CollectorState:
         self._loaded: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the collector and of its episodes."""
+        """Return the state of the collector and of its episodes, without the policy's weights."""
+        counters = {k: v for k, v in self.collector.state_dict().items() if k != "policy_state_dict"}
         return {
-            "collector": self.collector.state_dict(),
+            "collector": counters,
             "carrier": self.collector._carrier.clone().to_dict(),
             "episodes": get_episodes(self._envs),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the collector; :meth:`replay` then restores its episodes."""
-        self.collector.load_state_dict(state["collector"])
+        self.collector.load_state_dict(state["collector"], strict=False)  # it has no weights
         self._loaded = state
 
     def replay(self) -> str | None:

@@ -197,6 +197,29 @@ class TrainConfig(Part):
 
 
 @settings
+class ScaleConfig(Part):
+    """Collection by several processes, on one machine or on a Ray cluster; see :mod:`recdqn.scale`.
+
+    Attributes:
+        actors: Ray actors that step the environments, ``num_envs / actors`` each, while the learner learns.
+            With 0 the learner's process steps them itself, and Ray is not needed.
+        address: ``"local"`` starts Ray on this machine; ``"auto"`` takes the cluster that runs here, and
+            ``"host:port"`` another one.
+        ladder: give each environment its own share of random actions, which stays the same, from 0.4 down to
+            0.0007 (:cite:t:`horgan2018distributed`). They replace the schedule of ``policy.eps_start``.
+        pipeline: collections that each actor is ahead of the learner; the weights that collect are this many
+            collections old.
+        start_seconds: time limit for actors to start, in seconds; a cluster may first have to add a machine.
+    """
+
+    actors: Annotated[Int, Field(ge=0, le=10_000)] = 0
+    address: Text = "local"
+    ladder: Bool = False
+    pipeline: Annotated[Int, Field(ge=1, le=64)] = 1
+    start_seconds: Annotated[Float, Field(ge=0.01, le=1_000_000)] = 120.0
+
+
+@settings
 class Config(Part):
     """All settings of a run.
 
@@ -207,7 +230,7 @@ class Config(Part):
         seed: seed of all random number generators of a run.
         device: device of the networks and batches, for example ``"cpu"`` or ``"cuda"``.
         threads: PyTorch's threads while training; one is often faster than two for networks this small.
-        env, policy, loss, replay, train: the settings of each part.
+        env, policy, loss, replay, train, scale: the settings of each part.
 
     Raises:
         ConfigError: naming every setting that cannot be used, in one line.
@@ -227,6 +250,7 @@ class Config(Part):
     loss: LossConfig = field(default_factory=LossConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
 
     def check_training(self) -> None:
         """Check what only training needs: without it, an environment and a policy can still be made.

@@ -34,6 +34,9 @@ class NotFinite(UserError, FloatingPointError):
         super().__init__(message)
         self.batch = batch
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.batch)  # with its batch, from one process to another
+
 
 def first_line(error: BaseException) -> str:
     r"""Return an error's type and the first line of its message, shortened to one line.

@@ -92,6 +92,21 @@ RULES = (
         "at least two steps of each of env.num_envs={1}",
     ),
     Rule(
+        ("env.num_envs", "scale.actors"),
+        lambda envs, actors: actors == 0 or envs % actors == 0,
+        "a multiple of scale.actors={1}",
+    ),
+    Rule(
+        ("env.workers", "env.num_envs", "scale.actors"),
+        lambda workers, envs, actors: not workers or actors == 0 or envs >= 2 * actors,
+        "False, or at least two of env.num_envs={1} for each of scale.actors={2}",
+    ),
+    Rule(
+        ("scale.ladder", "scale.actors"),
+        lambda ladder, actors: not ladder or actors > 0,
+        "False, or scale.actors of at least 1",
+    ),
+    Rule(
         ("train.total_frames", "train.frames_per_batch", "train.warmup_frames"),
         lambda total, batch, warmup: max(total // batch, 1) * batch >= warmup,
         "enough for train.warmup_frames={2} in whole collections of train.frames_per_batch={1}, "

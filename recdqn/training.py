@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torchrl.checkpoint import GlobalRNGState
@@ -38,6 +40,9 @@ from recdqn.run.lock import lock
 from recdqn.run.loggers import Log, LoggerName, check_logger
 from recdqn.run.signals import GracefulStop, Interrupted, Stopped
 from recdqn.run.state import Checkpoints
+
+if TYPE_CHECKING:
+    from recdqn.scale import Fleet
 
 NOT_FINITE = "not-finite.pt"  # in a run folder: batch and networks that gave a value that is not finite
 
@@ -100,21 +105,27 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
         if out is not None:
             stack.enter_context(stop)
         stack.enter_context(_reproducible(cfg))
-        env = make_env(cfg.env)
+        alone = cfg.scale.actors == 0
+        env = make_env(cfg.env if alone else dataclasses.replace(cfg.env, num_envs=1, workers=False))
         env.set_seed(cfg.seed)
         learner = Learner(cfg, env)
         add_primers(env, learner.policy)
         at = Progress()
         stack.enter_context(_explained(out, learner, at))
+        fleet = None if alone else stack.enter_context(_fleet(cfg, learner))
         scratch = stack.enter_context(_scratch_folder(cfg, out, stored_bytes(cfg, env), resumed))
         buffer = make_replay_buffer(cfg, scratch)
-        collector = make_collector(cfg, env, learner.policy, buffer)
-        collector.total_frames = math.inf  # its last frame would close the environments before they are saved
-        stack.callback(collector.shutdown)
+        if fleet is None:
+            collector = make_collector(cfg, env, learner.policy, buffer)
+            collector.total_frames = math.inf  # the last frame would close the envs before they are saved
+            stack.callback(collector.shutdown)
+        else:
+            env.close()  # the learner needed its specs only
+            collector = fleet.collect_into(buffer)
 
         checkpoints = None
         if out is not None:
-            collection = CollectorState(collector, env, cfg.env.replay_seconds)
+            collection = fleet or CollectorState(collector, env, cfg.env.replay_seconds)
             parts = {"collection": collection, "random": GlobalRNGState(), "progress": at, "buffer": buffer}
             checkpoints = Checkpoints(out, cfg, **learner.parts(), **parts)
             checkpoints.prune()
@@ -161,6 +172,12 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
     return run
 
 
+def _fleet(cfg: Config, learner: Learner) -> Fleet:
+    from recdqn.scale import Fleet  # imports Ray
+
+    return Fleet(cfg, learner.policy, _say)
+
+
 @contextlib.contextmanager
 def _scratch_folder(cfg: Config, out: Path | None, buffer_bytes: int, resumed: bool) -> Iterator[str]:
     """Prepare and lock the run folder, and make a temporary folder in it for the replay buffer."""
@@ -200,7 +217,7 @@ def _evaluate(run: Run, number: int) -> tuple[Evaluation, Evaluation | None]:
     return result, confirmed if confirmed.mean >= cfg.solved_return else None
 
 
-def _load(checkpoints: Checkpoints, collection: CollectorState, at: Progress) -> None:
+def _load(checkpoints: Checkpoints, collection: CollectorState | Fleet, at: Progress) -> None:
     """Load the newest usable checkpoint, and report what could not be restored."""
     folder, cfg = checkpoints.folder, checkpoints.cfg
     found = checkpoints.load(_say)

@@ -19,7 +19,7 @@ def stored_bytes(cfg: Config, env: TransformedEnv) -> int:
     if cfg.env.observation == "pixels":
         step = step.exclude(("next", "pixels"))  # PixelReplayBuffer stores each image once
     added = 4 * env.action_spec_unbatched.shape[-1] + 8 + 8  # action values, episode number, index
-    return cfg.replay.capacity * (step.bytes() // cfg.env.num_envs + added)
+    return cfg.replay.capacity * (step.bytes() // step.numel() + added)
 
 
 def preallocate(scratch: str | Path) -> None:

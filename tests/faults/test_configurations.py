@@ -49,6 +49,7 @@ MISFITS = {
     "env.loc": lambda now: SEEN | {"env.loc": (0.0, 0.0, 0.0)},
     "env.scale": lambda now: SEEN | {"env.scale": (1.0, 1.0, 1.0)},
     "train.frames_per_batch": lambda now: {"env.num_envs": 2, "train.frames_per_batch": 3},
+    "env.num_envs": lambda now: {"env.num_envs": 3, "scale.actors": 2},
     "train.total_frames": lambda now: {"train.warmup_frames": 50, "train.total_frames": 49},
     "replay.capacity": lambda now: {"replay.capacity": now["train.frames_per_batch"] - 1},
     "replay.slice_len": lambda now: {"replay.slice_len": 11, "replay.slices": 10_000},
@@ -58,6 +59,7 @@ MISFITS = {
 
 # What would need more than this machine, or a process for each environment.
 FIXED = {"device": "cpu", "env.id": "CartPole-v1", "env.workers": False}
+FIXED |= {"scale.actors": 0, "scale.ladder": False}  # tests/package/test_scale.py has actors
 
 
 def capped(name, schema):

@@ -67,7 +67,7 @@ CHOOSE = "there is no such setting; choose one of"
         ),
         (
             lambda: Config.from_dict({"colour": "a"}),
-            f"colour='a': {CHOOSE} name, seed, device, threads, env, policy, loss, replay, train",
+            f"colour='a': {CHOOSE} name, seed, device, threads, env, policy, loss, replay, train, scale",
         ),
         (
             lambda: Config.from_dict({"env": {"a\nb": 1, "num_env": 2}}),
@@ -94,6 +94,19 @@ CHOOSE = "there is no such setting; choose one of"
             lambda: Config(train={"total_frames": 1_087, "warmup_frames": 1_088}).check_training(),
             "train.total_frames=1087: expected enough for train.warmup_frames=1088 "
             "in whole collections of train.frames_per_batch=64, or no update would be made",
+        ),
+        (
+            lambda: Config(scale={"actors": 5}).check_training(),
+            "env.num_envs=32: expected a multiple of scale.actors=5",
+        ),
+        (
+            lambda: Config(env={"workers": True}, scale={"actors": 32}).check_training(),
+            "env.workers=True: expected False, or at least two of env.num_envs=32 "
+            "for each of scale.actors=32",
+        ),
+        (
+            lambda: Config(scale={"ladder": True}).check_training(),
+            "scale.ladder=True: expected False, or scale.actors of at least 1",
         ),
         (
             lambda: Config(env={"num_envs": 7}).check_training(),

@@ -8,8 +8,9 @@ from settings import limits, own_signature, presets_table, with_limits
 from sphinx.ext.napoleon import GoogleDocstring
 
 from recdqn import RecurrentDQNLoss
-from recdqn.config import Config, EnvConfig, LossConfig, PolicyConfig, ReplayConfig, TrainConfig
+from recdqn.config import Config, EnvConfig, PolicyConfig, ReplayConfig, TrainConfig
 from recdqn.errors import ConfigError
+from recdqn.fields import parts
 from recdqn.presets import PRESETS
 from recdqn.replay import SliceReplayBuffer
 
@@ -34,7 +35,7 @@ def test_the_words_are_what_is_checked(name):
             TrainConfig(**{name: kind(outside)})
 
 
-@pytest.mark.parametrize("part", [EnvConfig, PolicyConfig, LossConfig, ReplayConfig, TrainConfig, Config])
+@pytest.mark.parametrize("part", [Config, *parts(Config).values()])
 def test_every_field_has_an_entry_and_its_limits(part):
     docstring = inspect.getdoc(part)
     text = "\n".join(with_limits(part, GoogleDocstring(docstring, what="class", obj=part).lines()))

@@ -1,0 +1,167 @@
+"""The connection to Ray: started or found, watched, and every failure in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recdqn.config import Config
+from recdqn.errors import UserError, first_line
+
+LOST: tuple[type[Exception], ...] = ()  # an actor is gone, or what it returned
+with contextlib.suppress(ImportError):  # the extra "scale"
+    import ray
+
+    LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.RaySystemError)
+
+OBJECT_STORE = 256 * 2**20  # bytes of shared memory of a Ray that is started here
+HEARTBEAT = 2.0  # seconds between two looks at the head of the cluster
+CONNECT = 10.0  # seconds to reach it
+
+
+class Cluster:
+    """Ray, started on this machine or found on a cluster, until :meth:`close`.
+
+    A Ray that the program has already started is used as it is, and left running.
+
+    Args:
+        cfg: ``scale.address`` says which; the module of ``env.id`` is sent to the nodes, as this package is.
+
+    Raises:
+        UserError: if Ray is not installed, or the cluster cannot be used.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        check_ray(cfg)
+        self._address = cfg.scale.address
+        self._checked = -math.inf
+        self._own = not ray.is_initialized()
+        if self._own:
+            self._start(cfg)
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self._head = host, int(port)
+
+    def get(self, reference: Any, seconds: float = math.inf) -> Any:
+        """Wait for a result.
+
+        Raises:
+            TimeoutError: after ``seconds``.
+            UserError: if an actor raised it, or the cluster has lost its head.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            self.check()
+            try:
+                return ray.get(reference, timeout=max(min(HEARTBEAT, end - time.monotonic()), 0))
+            except ray.exceptions.GetTimeoutError:
+                if time.monotonic() >= end:
+                    raise TimeoutError from None
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise error.cause from None
+                raise
+
+    def check(self, now: bool = False) -> None:
+        """Look whether the head answers, ``now`` or at times: a minute after it, Ray would end this process.
+
+        Raises:
+            UserError: if it does not.
+        """
+        if not now and time.monotonic() - self._checked < HEARTBEAT:
+            return
+        try:
+            _reach(*self._head)
+        except OSError as error:
+            raise UserError(
+                f"the head of the Ray cluster at {':'.join(map(str, self._head))} is lost "
+                f"({first_line(error)}): start it again, then resume from the last checkpoint"
+            ) from None
+        self._checked = time.monotonic()
+
+    def resources(self) -> str:
+        """Say how many processors the cluster has."""
+        total, free = ray.cluster_resources(), ray.available_resources()
+        return f"{total.get('CPU', 0):g} processors, {free.get('CPU', 0):g} of them free"
+
+    def close(self) -> None:
+        """Disconnect, and end a Ray that was started here."""
+        if self._own:
+            ray.shutdown()
+
+    def _start(self, cfg: Config) -> None:
+        options: dict[str, Any] = {"address": self._address}
+        if self._address == "local":
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers
+            options |= {"num_cpus": cfg.scale.actors, "object_store_memory": OBJECT_STORE}
+            paths = os.pathsep.join(map(os.path.abspath, sys.path))
+            options |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
+        else:
+            options |= {"runtime_env": {"py_modules": sources(cfg)}}
+        try:
+            if ":" in self._address:
+                _reach(*self._parsed())
+            with _sigterm_kept():
+                ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise UserError(
+                f"scale.address={self._address!r} cannot be used ({first_line(error)}): expected 'local', "
+                "'auto' on a node of a cluster that 'ray start' has made, or its 'host:port'"
+            ) from None
+
+    def _parsed(self) -> tuple[str, int]:
+        host, _, port = self._address.rpartition(":")
+        return host, int(port)
+
+
+def check_ray(cfg: Config) -> None:
+    """Check that Ray is installed, where the configuration needs it.
+
+    Raises:
+        UserError: if not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UserError(f"scale.actors={cfg.scale.actors} needs Ray: pip install 'recdqn[scale]'")
+
+
+def sources(cfg: Config) -> list[str]:
+    """Return what the nodes of a cluster need: this package, and the module of the user's environment.
+
+    The module is its file, or the folder of its package. An installed one is expected on the nodes as well.
+    """
+    found = [str(Path(__file__).parents[1])]
+    name, colon, _ = str(cfg.env.id).partition(":")
+    spec = importlib.util.find_spec(name.partition(".")[0]) if colon and name != "__main__" else None
+    if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+        path = Path(spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin)
+        installed = [sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")]
+        if not any(path.is_relative_to(folder) for folder in installed):
+            found.append(str(path))
+    return found
+
+
+def _reach(host: str, port: int) -> None:
+    socket.create_connection((host.strip("[]"), port), timeout=CONNECT).close()
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which ``ray.init`` replaces by one that exits at once."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
