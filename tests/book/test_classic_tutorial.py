@@ -92,3 +92,14 @@ def test_a_few_updates_with_all_changes(monkeypatch, tmp_path):
     assert [row["eps"] for row in rows] == [round(1 - 0.95 * f / 16_000, 4) for f in (50, 100)]
     assert all(math.isfinite(row["loss"]) and row["loss"] > 0 for row in rows)
     assert all(len(row["returns"]) == 2 and min(row["returns"]) >= 8 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((PAGE.parent / "chapters").glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_a_chapter_that_names_the_classic_tutorial_links_to_its_page(page):
+    cells = nbformat.read(page, as_version=4).cells
+    named = [
+        cell for cell in cells if cell.cell_type == "markdown" and "classic tutorial" in cell.source.lower()
+    ]
+    assert [cell.id for cell in named if "<../coming-from-the-tutorial>" not in cell.source] == []

@@ -44,3 +44,25 @@ def test_contents_entries_land_on_their_sections(browser, address, chapter, widt
     context.close()
     assert number > 3
     assert missed == {}
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_links_from_other_pages_land_on_their_sections(browser, address, chapter, width):
+    """A fresh reader arrives at a section from another page, before any picture of this one was loaded."""
+    context = new_context(browser, width)
+    page = context.new_page()
+    page.goto(address + chapter)
+    headings = page.locator("main section[id] > :is(h2, h3)")
+    sections = [headings.nth(k).locator("xpath=..").get_attribute("id") for k in range(headings.count())]
+    missed = {}
+    for section in sections[1::4]:
+        page.goto("about:blank")
+        page.goto(f"{address}{chapter}#{section}")
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(150)
+        miss = page.evaluate(MISS, section)
+        if abs(miss) > TOLERANCE:
+            missed[section] = miss
+    context.close()
+    assert len(sections) > 3
+    assert missed == {}
