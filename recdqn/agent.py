@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torchrl.modules import EGreedyModule, GRUModule, LSTMModule, QValueModule
 
 from recdqn.config import EnvConfig
-from recdqn.envs import first_action, hide_velocities, small_grey
+from recdqn.envs import declared_spaces, hide_velocities, small_grey
 from recdqn.errors import UserError
 
 State = tuple[np.ndarray, ...]
@@ -50,7 +51,6 @@ class Agent:
         self._key = self._modules[0].in_keys[0]
         self._device = next((p.device for p in policy.parameters()), torch.device("cpu"))
         self._loc, self._scale = (torch.tensor(x, device=self._device) for x in (cfg.loc, cfg.scale))
-        self._first_action: int | None = None
 
     def initial_state(self, batch: int | None = None) -> State:
         """Return the state at the start of an episode.
@@ -77,14 +77,15 @@ class Agent:
         Returns:
             The action as the environment's ``step`` takes it, an integer, or an array ``[batch]``; and the
             state for the next call.
+
+        Raises:
+            UserError: if the observation or the state has another shape than the environment's or the
+                policy's.
         """
-        if self._first_action is None:
-            self._first_action = first_action(self.cfg)
         values, state = self.values(observation, state)
         action = values.argmax(-1) + self._first_action
         return (int(action) if values.ndim == 1 else action), state
 
-    @torch.no_grad()
     def values(self, observation: ArrayLike, state: State) -> tuple[np.ndarray, State]:
         """Compute the Q-values.
 
@@ -95,13 +96,28 @@ class Agent:
         Returns:
             The Q-values of the actions in their order, ``[actions]`` or ``[batch, actions]``; and the state
             for the next call.
+
+        Raises:
+            UserError: as :meth:`act`.
         """
         seen = np.asarray(observation)
-        single = seen.ndim == (1 if self._key == "observation" else 3)
-        if single:
+        batch = self._batch(seen.shape, state)
+        if batch is None:
             seen, state = seen[None], tuple(part[None] for part in state)
         if self._key == "pixels" and seen.shape[1:] != (1, self.cfg.image_size, self.cfg.image_size):
             seen = np.stack([small_grey(picture, self.cfg.image_size) for picture in seen])
+        values, state = self.batch_values(seen, state)
+        return (values[0], tuple(part[0] for part in state)) if batch is None else (values, state)
+
+    @torch.no_grad()
+    def batch_values(self, seen: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """Compute the Q-values of a batch, without a check.
+
+        Args:
+            seen: observations of :func:`recdqn.envs.make_vector_env`: vectors ``[batch, n]``, or pictures
+                ``[batch, 1, size, size]``.
+            state: of the batch.
+        """
         value = self._scaled(torch.from_numpy(seen).to(self._device))
         before = [torch.from_numpy(part).to(self._device) for part in state]
         after: list[Tensor] = []
@@ -114,8 +130,46 @@ class Agent:
             value, new = cell(value.unsqueeze(1), given[0] if isinstance(cell, nn.GRU) else tuple(given))
             value = value.squeeze(1)
             after += (new,) if isinstance(cell, nn.GRU) else new
-        values, state = value.cpu().numpy(), tuple(part.transpose(0, 1).cpu().numpy() for part in after)
-        return (values[0], tuple(part[0] for part in state)) if single else (values, state)
+        return value.cpu().numpy(), tuple(part.transpose(0, 1).cpu().numpy() for part in after)
+
+    def _batch(self, shape: tuple[int, ...], state: State) -> int | None:
+        """Check the shapes of an observation and a state, and return their batch size, ``None`` for one."""
+        for expected in self._shapes:
+            if shape[-len(expected) :] == expected and len(shape) - len(expected) in (0, 1):
+                batch = shape[0] if len(shape) > len(expected) else None
+                break
+        else:
+            shapes = " or ".join(f"{one} or (batch, {str(one)[1:]}" for one in self._shapes)
+            raise UserError(
+                f"an observation of shape {shape}: expected {shapes}, as {self.cfg.id} returns it"
+            )
+        start = [part.shape for part in self.initial_state(batch)]
+        if [np.shape(part) for part in state] != start:
+            given = [np.shape(part) for part in state]
+            raise UserError(
+                f"a state of shapes {given}: expected {start}, "
+                f"from initial_state({batch or ''}) or the call before"
+            )
+        return batch
+
+    @functools.cached_property
+    def _declared(self) -> tuple[Any, int]:
+        observations, actions = declared_spaces(self.cfg)
+        return observations, int(actions.start)
+
+    @property
+    def _first_action(self) -> int:
+        return self._declared[1]
+
+    @functools.cached_property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of one observation."""
+        shapes: list[tuple[int, ...]] = []
+        if self._key == "pixels":
+            shapes.append((1, self.cfg.image_size, self.cfg.image_size))
+        if self.cfg.observation != "pixels":
+            shapes.append(self._declared[0].shape)
+        return shapes
 
     def _scaled(self, seen: Tensor) -> Tensor:
         if self._key == "pixels":

@@ -134,7 +134,7 @@ def _greedy_steps(
         seen, _ = envs.reset()  # the second one, as TorchRL's set_seed resets once
         state = agent.initial_state(cfg.num_envs)
         while True:
-            values, state = agent.values(seen["pixels"] if isinstance(seen, dict) else seen, state)
+            values, state = agent.batch_values(seen["pixels"] if isinstance(seen, dict) else seen, state)
             seen, reward, terminated, truncated, _ = envs.step(values.argmax(-1))
             done = terminated | truncated
             yield reward, done

@@ -147,10 +147,10 @@ def open_env(cfg: EnvConfig) -> gym.Env:
     return env
 
 
-def first_action(cfg: EnvConfig) -> int:
-    """Return the number of the environment's first action; those of :func:`make_env` count from 0."""
+def declared_spaces(cfg: EnvConfig) -> tuple[gym.Space[Any], Discrete]:
+    """Return the observations and the actions as the environment declares them, before any transform."""
     with contextlib.closing(_create(cfg)) as env:
-        return int(_check_actions(env, cfg).start)
+        return env.observation_space, _check_actions(env, cfg)
 
 
 def _create(cfg: EnvConfig) -> gym.Env:

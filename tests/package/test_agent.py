@@ -170,3 +170,31 @@ def test_a_state_can_be_kept():
     np.testing.assert_array_equal(first, second)
     for part, before in zip(state, kept, strict=True):
         np.testing.assert_array_equal(part, before)
+
+
+@pytest.mark.parametrize(
+    "observation, batch, message",
+    [
+        (np.zeros(3), None, r"shape \(3,\): expected \(4,\) or \(batch, 4,\), as CartPole-v1 returns it"),
+        (np.zeros((2, 3, 4)), None, r"shape \(2, 3, 4\): expected \(4,\) or"),
+        (
+            np.zeros(4),
+            1,
+            r"state of shapes \[\(1, 1, 64\), .*\]: expected \[\(1, 64\), .*initial_state\(\) or",
+        ),
+        (np.zeros((3, 4)), 2, r"expected \[\(3, 1, 64\), .*initial_state\(3\) or the call before"),
+    ],
+)
+def test_a_wrong_shape_is_refused_in_one_line(observation, batch, message):
+    cfg = Config.preset("masked-cartpole")
+    agent = Agent(stirred(cfg), cfg.env)
+    with pytest.raises(UserError, match=message) as caught:
+        agent.act(observation, agent.initial_state(batch))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_of_another_size_is_refused():
+    cfg = Config.preset("pixel-cartpole")
+    agent = Agent(stirred(cfg), cfg.env)
+    with pytest.raises(UserError, match=r"\(84, 84, 1\): expected \(1, 84, 84\) or \(batch, 1, 84, 84\)"):
+        agent.act(np.zeros((84, 84, 1), np.uint8), agent.initial_state())
