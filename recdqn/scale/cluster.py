@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import importlib.util
 import logging
@@ -61,11 +62,12 @@ class Cluster:
             UserError: if an actor raised it, or the cluster has lost its head.
         """
         end = time.monotonic() + seconds
+        future = reference.future()  # ray.get would turn what a signal's handler raises into KeyboardInterrupt
         while True:
             self.check()
             try:
-                return ray.get(reference, timeout=max(min(HEARTBEAT, end - time.monotonic()), 0))
-            except ray.exceptions.GetTimeoutError:
+                return future.result(timeout=max(min(HEARTBEAT, end - time.monotonic()), 0))
+            except concurrent.futures.TimeoutError:
                 if time.monotonic() >= end:
                     raise TimeoutError from None
             except ray.exceptions.RayTaskError as error:
