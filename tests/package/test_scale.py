@@ -113,19 +113,19 @@ def test_the_ladder_is_that_of_ape_x():
 
 def test_each_environment_explores_by_its_step_of_the_ladder(cfg):
     """A random action is one of two, so half of them differ from the greedy one."""
-    cfg = cfg.replace(scale={"ladder": True}, train={"frames_per_batch": 8_000})
+    cfg = cfg.replace(scale={"ladder": True}, train={"frames_per_batch": 4_000})
     weights = policy_of(cfg).state_dict()  # whose own share of random actions is 1
     shares = []
     for number in range(2):
         steps, *_ = Actor(cfg, number).collect(weights, None)
         greedy = steps["action_value"].argmax(-1) == steps["action"].argmax(-1)
         shares += (2 * (1 - greedy.mean(1))).tolist()
-    assert shares == pytest.approx([0.4, 0.4 ** (1 + 7 / 3), 0.4 ** (1 + 14 / 3), 0.4**8], abs=0.05)
+    assert shares == pytest.approx([0.4, 0.4 ** (1 + 7 / 3), 0.4 ** (1 + 14 / 3), 0.4**8], abs=0.08)
 
 
-@pytest.mark.parametrize("envs", [4, 2, 1])
+@pytest.mark.parametrize("envs", [2, 1])
 def test_a_fleet_collects_what_its_actors_collect(cfg, ray_here, envs):
-    """With two environments for each actor, with one, and with one in all."""
+    """With one environment for each actor, and with one in all; the next test has two for each."""
     cfg = cfg.replace(env={"num_envs": envs}, scale={"actors": min(envs, 2)})
     policy, buffer = policy_of(cfg), make_replay_buffer(cfg)
     with Fleet(cfg, policy) as ours:
@@ -139,10 +139,18 @@ def test_a_fleet_collects_what_its_actors_collect(cfg, ray_here, envs):
         assert_close(value.numpy().reshape(arrays.shape), arrays, rtol=0, atol=0)
 
 
-def test_episodes_have_numbers_of_their_own_and_steps_connect(cfg, ray_here):
-    policy = policy_of(cfg)
-    with Fleet(cfg, policy) as ours:
-        steps = torch.cat([ours.collect() for _ in range(4)], 1)
+def test_a_killed_actor_is_replaced_and_repeats_what_was_lost(cfg, ray_here):
+    policy, said = policy_of(cfg), []
+    with Fleet(cfg, policy, said.append) as ours:
+        collected = [ours.collect() for _ in range(2)]
+        kill_one()
+        collected += [ours.collect() for _ in range(3)]
+    for steps, arrays in zip(collected, expected(cfg, policy, 5), strict=True):
+        assert_collected(steps, arrays)
+    assert len(said) == 1
+    assert re.fullmatch(r"actor \d died \(ActorDiedError: .*\): another one goes on with its episodes", *said)
+
+    steps = torch.cat(collected, 1)  # episodes have numbers of their own, and their steps connect
     numbers = steps["collector", "traj_ids"]
     envs = [set(row.tolist()) for row in numbers]
     assert sum(map(len, envs)) == len(set.union(*envs)) > 8
@@ -151,21 +159,9 @@ def test_episodes_have_numbers_of_their_own_and_steps_connect(cfg, ray_here):
         assert_close(steps["next", key][:, :-1][same], steps[key][:, 1:][same], rtol=0, atol=0)
 
 
-def test_a_killed_actor_is_replaced_and_repeats_what_was_lost(cfg, ray_here):
-    policy, said = policy_of(cfg), []
-    with Fleet(cfg, policy, said.append) as ours:
-        collected = [ours.collect() for _ in range(2)]
-        kill_one()
-        collected += [ours.collect() for _ in range(2)]
-    for steps, arrays in zip(collected, expected(cfg, policy, 4), strict=True):
-        assert_collected(steps, arrays)
-    assert len(said) == 1
-    assert re.fullmatch(r"actor \d died \(ActorDiedError: .*\): another one goes on with its episodes", *said)
-
-
 def test_a_fleet_with_the_state_of_another_goes_on_from_there(cfg, ray_here):
     """Also with the weights of the collections that were under way: the learner has others by then."""
-    cfg = cfg.replace(scale={"pipeline": 2})
+    cfg = cfg.replace(scale={"pipeline": 2, "actors": 1})
     policy = policy_of(cfg)
     with Fleet(cfg, policy) as ours:
         ours.collect()
@@ -226,14 +222,14 @@ def test_an_actor_that_dies_again_and_again(cfg, ray_here, monkeypatch):
     ],
 )
 def test_errors_of_an_environment_arrive_as_they_are(cfg, ray_here, name, message):
-    cfg = walk(cfg, name)
+    cfg = walk(cfg, name).replace(scale={"actors": 1})
     with Fleet(cfg, policy_of(walk(cfg, "zoo:Walk"))) as ours:
         with pytest.raises(UserError, match=message):
             ours.collect()
 
 
 def test_a_value_that_is_not_finite_arrives_with_its_batch(cfg, ray_here):
-    cfg = walk(cfg, "faulty:InfiniteReward")
+    cfg = walk(cfg, "faulty:InfiniteReward").replace(scale={"actors": 1})
     message = r"^\('next', 'reward'\) from the environment is not finite$"
     with Fleet(cfg, policy_of(cfg)) as ours:
         ours.collect()

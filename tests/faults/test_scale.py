@@ -1,0 +1,216 @@
+"""A run with Ray actors ends with the same numbers when actors, machines or the learner are killed."""
+
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from runs import command, join, start
+
+from recdqn import Config, resume, train
+from recdqn.scale import Fleet
+
+ray = pytest.importorskip("ray", reason="pip install 'recdqn[scale]'")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+SETTINGS = {
+    "env": {"num_envs": 4},
+    "train": {
+        "total_frames": 640,
+        "warmup_frames": 128,
+        "updates": 1,
+        "eval_every": 4,
+        "eval_episodes": 2,
+        "save_seconds": 0.0,
+    },
+    "policy": {"hidden_size": 8, "features": 8, "head": 8},
+    "replay": {"slices": 4, "slice_len": 10},
+    "scale": {"actors": 2},
+}
+CFG = Config.preset("masked-cartpole").replace(**SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """The weights of a run that nothing happens to, on a Ray of its own."""
+    return train(CFG, progress=False).policy.state_dict()
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster of two simulated machines with one processor each."""
+    options = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args=options | {"include_dashboard": False}
+    )
+    cluster.options = options
+    cluster.workers = [cluster.add_node(**options)]
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def assert_same(policy, expected):
+    found = policy.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def before_collections(monkeypatch, actions):
+    """Call ``actions[n]`` before collection ``n`` of a fleet in this process."""
+    collect, count = Fleet.collect, []
+
+    def collect_after_action(self):
+        actions.get(len(count), lambda: None)()
+        count.append(1)
+        return collect(self)
+
+    monkeypatch.setattr(Fleet, "collect", collect_after_action)
+
+
+def actors():
+    return [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::Actor")]
+
+
+def kill_actors(monkeypatch, kills, seed):
+    pick = random.Random(seed)
+
+    def kill():
+        time.sleep(pick.uniform(0.0, 0.2))  # while it collects, or after that
+        pick.choice(actors()).kill()
+
+    before_collections(monkeypatch, {n: kill for n in pick.sample(range(10), kills)})
+
+
+@pytest.mark.parametrize(
+    "kills", [pytest.param(4), *(pytest.param(10, marks=pytest.mark.long) for _ in range(2))]
+)
+def test_actors_killed_at_random_moments(undisturbed, nodes, monkeypatch, kills):
+    kill_actors(monkeypatch, kills, seed=kills)
+    run = train(CFG.replace(scale={"address": nodes.address}), progress=False)
+    assert_same(run.policy, undisturbed)
+
+
+def test_a_machine_is_lost_and_another_joins(undisturbed, nodes, monkeypatch):
+    """The only other machine: its actor waits until a new one comes."""
+    lost = []
+
+    def lose():
+        assert len(actors()) == 2
+        nodes.remove_node(nodes.workers.pop(), allow_graceful=False)
+        lost.append(1)
+        nodes.workers.append(nodes.add_node(wait=False, **nodes.options))
+
+    before_collections(monkeypatch, {5: lose})
+    run = train(CFG.replace(scale={"address": nodes.address}), progress=False)
+    assert lost
+    assert_same(run.policy, undisturbed)
+
+
+def until(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+def checkpoints(out):
+    return sorted((out / "checkpoints").glob("checkpoint-*.torchrl"))
+
+
+def options(out, *more):
+    parts = [
+        (f"--{part}.{name}", str(value))
+        for part, values in SETTINGS.items()
+        for name, value in values.items()
+    ]
+    return ["train", "masked-cartpole", *sum(parts, ()), "--out", str(out), *more]
+
+
+def end(processes):
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+
+
+def running(tree):
+    """Return those that step environments or serve them; two helpers of Ray's 2.60 outlive it for minutes."""
+    states = {p: p.status() for p in tree if p.is_running()}
+    return [
+        p for p, state in states.items() if state != psutil.STATUS_ZOMBIE and not p.name().endswith("Agent")
+    ]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_the_learner_is_stopped_or_killed_and_resumed(undisturbed, tmp_path, signum):
+    out, log = tmp_path / "run", tmp_path / "log"
+    run = start(command, *options(out), log=log)
+    until(lambda: len(checkpoints(out)) == 2)
+    tree = psutil.Process(run.pid).children(recursive=True)
+    assert {"raylet", "ray::Actor"} <= {p.name().partition(".")[0] for p in tree}
+    os.kill(run.pid, signum)
+    join(run)
+    if signum == signal.SIGTERM:
+        assert run.exitcode == 128 + signum
+        assert log.read_text().splitlines()[-1].endswith(f"resume with 'recdqn resume {out}'")
+    until(lambda: not running(tree))
+    end(tree)
+    assert_same(resume(out, progress=False).policy, undisturbed)
+
+
+@contextlib.contextmanager
+def ray_start(port):
+    """Two machines on loopback, by ``ray start`` as a user would; yields a function that kills the first."""
+    common = ["--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
+    first = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
+    started = []
+
+    def begin(*arguments):
+        line = [Path(sys.executable).with_name("ray"), "start", *common, *arguments]
+        started.append(psutil.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return started[-1]
+
+    def reachable():
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", port)) == 0
+
+    head = begin(*first)
+    until(reachable)
+    begin(f"--address=127.0.0.1:{port}")
+    trees = lambda: [p for one in started for p in (*one.children(recursive=True), one)]  # noqa: E731
+    try:
+        yield lambda: end([*head.children(recursive=True), head])
+    finally:
+        end(trees())
+        for one in started:
+            one.wait()
+
+
+def test_the_head_is_lost(undisturbed, tmp_path):
+    """The run ends in one line, and goes on when there is a head again."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    out, log = tmp_path / "run", tmp_path / "log"
+    with ray_start(port) as kill_head:
+        run = start(command, *options(out, "--scale.address", address), log=log)
+        until(lambda: len(checkpoints(out)) == 2 or not run.is_alive())
+        kill_head()
+        join(run, 60)
+        assert run.exitcode == 2, log.read_text()
+        assert re.fullmatch(
+            rf"recdqn: the head of the Ray cluster at [\d.]+:{port} is lost \(ConnectionRefusedError: .*\): "
+            r"start it again, then resume from the last checkpoint",
+            log.read_text().splitlines()[-1],
+        )
+    with ray_start(port):
+        assert_same(resume(out, progress=False).policy, undisturbed)
