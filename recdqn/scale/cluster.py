@@ -62,7 +62,7 @@ class Cluster:
             UserError: if an actor raised it, or the cluster has lost its head.
         """
         end = time.monotonic() + seconds
-        future = reference.future()  # ray.get would turn what a signal's handler raises into KeyboardInterrupt
+        future = reference.future()  # ray.get would replace what the handler of a signal raises
         while True:
             self.check()
             try:
