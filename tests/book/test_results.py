@@ -117,6 +117,25 @@ def test_five_seeds_of_the_committed_preset_are_recorded_and_solved(preset):
         assert run["evaluations"][-1]["frames"] <= run["config"]["train"]["total_frames"] <= 100_000
 
 
+@pytest.mark.parametrize(
+    "name, seeds, frames",
+    [("masked-none", 5, 100_000), ("masked-four", 5, 100_000), ("pixel-none", 3, 60_000)],
+)
+def test_agents_without_memory_do_what_chapter_1_says_of_them(name, seeds, frames):
+    """With one observation the pole falls within a second, 50 steps; with four every seed solves the task."""
+    runs = recorded_runs(f"memoryless/{name}")
+    assert [run["seed"] for run in runs] == list(range(seeds))
+    for run in runs:
+        assert run["config"]["policy"]["cell"] == "none"
+        last = run["evaluations"][-1]
+        if name == "masked-four":
+            assert run["final"] is not None and mean_return(run["final"]) >= 475
+        else:
+            collection = run["config"]["train"]["frames_per_batch"]
+            assert run["final"] is None and frames - collection < last["frames"] <= frames
+            assert mean_return(last) < 50
+
+
 def test_recorded_weights_give_the_recorded_returns():
     """The confirmation again, from the weights: the same episodes, but for rounding in another PyTorch."""
     run = recorded_runs("masked-cartpole")[0]
