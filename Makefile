@@ -69,6 +69,11 @@ results: $(STAMP)
 	    $(BIN)/python -m benchmarks.burn_in $$steps 20 $$seed || exit 1; done; done
 	for seed in 0 1 2 3 4; do rm -rf results/pixel-cartpole/seed-$$seed && \
 	  $(BIN)/recdqn train pixel-cartpole --seed $$seed --out results/pixel-cartpole/seed-$$seed || exit 1; done
+	for run in masked-none/0 masked-none/1 masked-none/2 masked-none/3 masked-none/4 \
+	  masked-four/0 masked-four/1 masked-four/2 masked-four/3 masked-four/4 \
+	  pixel-none/0 pixel-none/1 pixel-none/2; do rm -rf results/memoryless/$${run%/*}/seed-$${run#*/} && \
+	  $(BIN)/python -m benchmarks.memoryless $${run%/*} $${run#*/} || exit 1; done
+	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
 	$(BIN)/python -m recdqn.book.player results/pixel-cartpole/seed-0
 	$(BIN)/python -m recdqn.book.write
