@@ -92,6 +92,14 @@ def test_code_cells_are_short():
     assert [cell for cell, source in code.items() if len(source.splitlines()) > LONGEST_CELL] == []
 
 
+def test_results_of_cells_are_tables_and_not_columns_of_padding():
+    """A number format such as ``:>8`` lines columns up; ``show_table`` makes a table of them."""
+    padding = re.compile(r"\{[^{}\"']*:[^{}\"']?[<>^]\d|\{[^{}]*:\d+(\.\d+)?[a-z]?\}")
+    notebooks = [document for document in TOC if page(document).suffix == ".ipynb"]
+    code = {(document, cell.id): cell.source for document in notebooks for cell in cells(document, "code")}
+    assert [cell for cell, source in code.items() if padding.search(source)] == []
+
+
 @each_chapter
 def test_chapter_shape(chapter):
     """One title, and the parts that every chapter has, in their order."""
