@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +29,13 @@ def show_table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> N
         rows: one sequence of entries per row; headings and entries are shown as ``str`` formats them.
     """
     lines = [columns, ["---"] * len(columns), *rows]
-    cells = ([str(entry).replace("|", r"\|") for entry in line] for line in lines)
+    cells = ([_keep_together(str(entry).replace("|", r"\|")) for entry in line] for line in lines)
     display(Markdown("\n".join(f"| {' | '.join(line)} |" for line in cells)))
+
+
+def _keep_together(entry: str) -> str:
+    """Stop a browser from breaking a number, a range or a date at its hyphen on a narrow page."""
+    return re.sub(r"\d\S*-\S*\d", r'<span class="text-nowrap">\g<0></span>', entry)
 
 
 def results_table(folder: Path = RESULTS) -> str:
