@@ -43,6 +43,9 @@ class Fleet:
     is replaced by one that repeats the lost collections, and a resumed run repeats those that were under way.
     So the numbers stay the same.
 
+    Ray's object store holds ``scale.pipeline + 1`` collections with their weights. A collection of 64 frames
+    takes 0.15 MB for ``masked-cartpole`` and 1.1 MB for ``pixel-cartpole``, and its weights take as much.
+
     Args:
         cfg: ``env.num_envs`` and ``train.frames_per_batch`` are those of all actors together.
         policy: the learner's, whose weights the actors get.

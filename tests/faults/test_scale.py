@@ -91,10 +91,10 @@ def kill_actors(monkeypatch, kills, seed):
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(4), *(pytest.param(10, marks=pytest.mark.long) for _ in range(2))]
+    ("kills", "seed"), [(4, 0), *(pytest.param(10, seed, marks=pytest.mark.long) for seed in (1, 2))]
 )
-def test_actors_killed_at_random_moments(undisturbed, nodes, monkeypatch, kills):
-    kill_actors(monkeypatch, kills, seed=kills)
+def test_actors_killed_at_random_moments(undisturbed, nodes, monkeypatch, kills, seed):
+    kill_actors(monkeypatch, kills, seed)
     run = train(CFG.replace(scale={"address": nodes.address}), progress=False)
     assert_same(run.policy, undisturbed)
 
@@ -194,15 +194,33 @@ def ray_start(port):
             one.wait()
 
 
-def test_the_head_is_lost(undisturbed, tmp_path):
-    """The run ends in one line, and goes on when there is a head again."""
+SENT = """
+import gymnasium
+
+with open({seen!r}, "a") as file:
+    print(__file__, file=file)
+
+
+def make():
+    return gymnasium.make("CartPole-v1")
+"""
+
+
+def test_the_head_is_lost(undisturbed, tmp_path, monkeypatch):
+    """The run ends in one line, and goes on when there is a head again.
+
+    The machines get the module of the environment from the learner.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    out, log = tmp_path / "run", tmp_path / "log"
+    out, log, seen, modules = (tmp_path / name for name in ("run", "log", "seen", "modules"))
+    modules.mkdir()
+    (modules / "sent.py").write_text(SENT.format(seen=str(seen)))
     with ray_start(port) as kill_head:
-        run = start(command, *options(out, "--scale.address", address), log=log)
+        monkeypatch.syspath_prepend(modules)  # the learner's only
+        more = "--scale.address", f"127.0.0.1:{port}", "--env.id", "sent:make"
+        run = start(command, *options(out, *more), log=log)
         until(lambda: len(checkpoints(out)) == 2 or not run.is_alive())
         kill_head()
         join(run, 60)
@@ -212,5 +230,6 @@ def test_the_head_is_lost(undisturbed, tmp_path):
             r"start it again, then resume from the last checkpoint",
             log.read_text().splitlines()[-1],
         )
+    assert sum("py_modules" in line for line in seen.read_text().splitlines()) >= 2  # one for each actor
     with ray_start(port):
         assert_same(resume(out, progress=False).policy, undisturbed)
