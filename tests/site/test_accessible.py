@@ -51,6 +51,15 @@ def test_code_breaks_after_dots_and_underscores_of_names():
     assert let_code_break('<span class="pre">0.5</span>') == '<span class="pre">0.5</span>'
 
 
+def test_short_code_stays_on_one_line():
+    shape = '<code class="literal"><span class="pre">[C,</span> <span class="pre">1]</span></code>'
+    assert let_code_break(shape) == shape.replace("literal", "literal short")
+    key = '<code class="literal"><span class="pre">&quot;step_count&quot;</span></code>'
+    assert let_code_break(key) == key.replace("literal", "literal short")
+    name = '<code class="literal"><span class="pre">break_when_any_done</span></code>'
+    assert let_code_break(name) == name.replace("_", "_<wbr>")
+
+
 def test_lists_hold_entries_and_nothing_else():
     index = (
         '<ul><li><a href="a">a</a></li>\n<ul><li><a href="b">b</a></li>\n</ul><li><a href="c">c</a></li></ul>'

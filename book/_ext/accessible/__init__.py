@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from widgets import add_static_files
 
-# A word of inline code, and the places inside where a line may break.
+# Inline code, and a word of it.
+INLINE = re.compile(r'<code class="([^"]*)">((?:<span class="pre">[^<]*</span>\s*)+)</code>')
 CODE = re.compile(r'(?<=<span class="pre">)[^<]+(?=</span>)')
+# The places inside a word where a line may break, and the length up to which code stays on one line.
 JOINT = re.compile(r"(?<=[^\W\d_][._])(?=[^\W\d_])")
+SHORT = 16
+TAG = re.compile(r"<[^>]*>")
 # An arrow in the sidebar that unfolds subpages, and the link to their parent page before it.
 UNFOLD = re.compile(r"(<a [^>]*>([^<]*)</a><details[^>]*>\s*)<summary>")
 
@@ -37,8 +42,16 @@ def unlink_bars(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def let_code_break(html: str) -> str:
-    """Let a line break inside inline code, after a dot or an underscore in a name."""
-    return CODE.sub(lambda word: JOINT.sub("<wbr>", word[0]), html)
+    """Let a line break inside long inline code, after a dot or an underscore in a name."""
+
+    def joint(word: re.Match[str]) -> str:
+        return word[0] if len(unescape(word[0])) <= SHORT else JOINT.sub("<wbr>", word[0])
+
+    def keep(code: re.Match[str]) -> str:
+        short = len(unescape(TAG.sub("", code[2]))) <= SHORT
+        return f'<code class="{code[1]} short">{code[2]}</code>' if short else code[0]
+
+    return INLINE.sub(keep, CODE.sub(joint, html))
 
 
 def fix_lists(html: str) -> str:
