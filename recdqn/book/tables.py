@@ -34,8 +34,8 @@ def show_table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> N
 
 
 def _keep_together(entry: str) -> str:
-    """Stop a browser from breaking a number, a range or a date at its hyphen on a narrow page."""
-    return re.sub(r"\d\S*-\S*\d", r'<span class="text-nowrap">\g<0></span>', entry)
+    """Stop a browser from breaking a number, a range, a date or a shape on a narrow page."""
+    return re.sub(r"\d\S*-\S*\d|\(\d+(, \d+)+\)", r'<span class="text-nowrap">\g<0></span>', entry)
 
 
 def results_table(folder: Path = RESULTS) -> str:

@@ -39,8 +39,8 @@ def test_a_table_below_a_cell_keeps_bars_in_its_entries(monkeypatch):
     assert [each.data for each in shown] == ["| key | \\|h\\| |\n| --- | --- |\n| a | 1 |\n| b | None |"]
 
 
-@pytest.mark.parametrize("entry", ["2.1e-02", "26-35", "2026-11-22"])
-def test_a_narrow_page_does_not_break_a_number_at_its_hyphen(monkeypatch, entry):
+@pytest.mark.parametrize("entry", ["2.1e-02", "26-35", "2026-11-22", (1, 84, 84)])
+def test_a_narrow_page_does_not_break_a_number_or_a_shape(monkeypatch, entry):
     shown = []
     monkeypatch.setattr("recdqn.book.tables.display", shown.append)
     show_table(["masked-cartpole", "x"], [(entry, "target-leak")])
