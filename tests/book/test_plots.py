@@ -222,9 +222,12 @@ def test_seed_curves_end_together_and_in_minutes():
 
 def test_lines_show_the_values_they_are_given():
     short, long = torch.tensor([2.0, 3.0]), torch.tensor([0.5, 1.0, 0.25])
-    first, second = map(lines, plots.replay_counts({"a": (short, long), "b": (long, short)}).axes)
+    figure = plots.replay_counts({"a": (short, long), "b": (long, short)})
+    first, second = map(lines, figure.axes)
     assert [y for _, y in first["episode of 2 steps"]] == short.tolist()
     assert [y for _, y in second["episode of 3 steps"]] == long.tolist()
+    assert not any(ax.get_legend() for ax in figure.axes)  # within a panel it lay on a curve
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(first)[:2]
 
     errors = {"one": ([0.5, 0.1], [0.6, 0.4]), "two": ([0.7, 0.2], [0.8, 0.3])}
     axes = plots.train_and_test_errors([1, 2], errors).axes

@@ -95,5 +95,7 @@ def replay_counts(draws: Mapping[str, Sequence[Tensor]]) -> Figure:
             ax.set(title=name, xlabel="step", yscale="log")
             ax.label_outer()
         fig.supylabel("draws per step, mean = 1", fontsize="medium")
-        axes[0].legend()
+        fig.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=1 if is_narrow() else 2
+        )
     return fig
