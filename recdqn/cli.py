@@ -74,6 +74,7 @@ def resume(
     *,
     frames: Annotated[int | None, argument("N", whole_number), OPTIONAL] = None,
     logger: Annotated[Logger, OPTIONAL] = None,
+    address: Annotated[str | None, argument("ADDRESS"), OPTIONAL] = None,
 ) -> None:
     """Continue a run that was stopped or killed, with its own settings.
 
@@ -81,8 +82,9 @@ def resume(
         run: the folder of the run.
         frames: environment steps in total, to train longer than originally configured.
         logger: as for recdqn train.
+        address: another Ray cluster than that of scale.address, for a run with actors.
     """
-    _report(recdqn.resume(run, frames=frames, logger=logger), run)
+    _report(recdqn.resume(run, frames=frames, logger=logger, address=address), run)
 
 
 def evaluate(

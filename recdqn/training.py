@@ -76,7 +76,11 @@ def train(
 
 
 def resume(
-    out: str | Path, frames: int | None = None, logger: LoggerName | None = None, progress: bool = True
+    out: str | Path,
+    frames: int | None = None,
+    logger: LoggerName | None = None,
+    progress: bool = True,
+    address: str | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed, from its newest usable checkpoint, or else from the start.
 
@@ -88,6 +92,7 @@ def resume(
         frames: environment steps in total, to train longer than originally configured.
         logger: as for :func:`train`.
         progress: as for :func:`train`.
+        address: another Ray cluster than that of ``scale.address``, for a run with actors.
 
     Raises:
         UserError: also if there is no run, or nothing left to do.
@@ -95,6 +100,8 @@ def resume(
     cfg, out = load_config(out), Path(out)
     if frames is not None:
         cfg = cfg.replace(train={"total_frames": frames})
+    if address is not None:
+        cfg = cfg.replace(scale={"address": address})
     _check(cfg, out, logger)
     return _train(cfg, out, logger, progress, resumed=True)
 

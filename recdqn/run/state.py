@@ -68,9 +68,12 @@ class Checkpoints:
         files = sorted((self.folder / CHECKPOINTS).glob("checkpoint-*.torchrl"), reverse=True)
         for path in files:
             try:
-                # A resumed run may train longer than the one that was saved.
-                longer = {"total_frames": self.cfg.train.total_frames}
-                same = self._inspect(path).replace(train=longer) == self.cfg
+                # A resumed run may train longer than the one that was saved, and on another cluster.
+                changed = {
+                    "train": {"total_frames": self.cfg.train.total_frames},
+                    "scale": {"address": self.cfg.scale.address},
+                }
+                same = self._inspect(path).replace(**changed) == self.cfg
                 if same:
                     half_loaded = True
                     result = self.checkpoint.load(path)

@@ -35,7 +35,8 @@ CONNECT = 10.0  # seconds to reach it
 class Cluster:
     """Ray, started on this machine or found on a cluster, until :meth:`close`.
 
-    A Ray that the program has already started is used as it is, and left running.
+    A Ray that the program has already started is used as it is, and left running. Ray itself reports a worker
+    that died on standard output.
 
     Args:
         cfg: ``scale.address`` says which; the module of ``env.id`` is sent to the nodes, as this package is.
@@ -88,7 +89,8 @@ class Cluster:
         except OSError as error:
             raise UserError(
                 f"the head of the Ray cluster at {':'.join(map(str, self._head))} is lost "
-                f"({first_line(error)}): start it again, then resume from the last checkpoint"
+                f"({first_line(error)}): start it again and resume, or resume on another one with "
+                "'recdqn resume --address'"
             ) from None
         self._checked = time.monotonic()
 
