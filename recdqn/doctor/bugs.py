@@ -93,7 +93,8 @@ BUGS: dict[str, Bug] = {
     "slice-over-episodes": Bug(
         "error",
         "slices cross from one trajectory into another",
-        "give the sampler traj_key=('collector', 'traj_ids') in place of end_key",
+        "give the sampler traj_key=('collector', 'traj_ids') in place of end_key; the numbers of "
+        "several collectors must differ",
     ),
     "slice-over-cursor": Bug(
         "error",

@@ -69,7 +69,7 @@ def test_toc_lists_every_page_once():
 
 def test_chapters_are_numbered_in_order():
     numbers = [int(re.match(r"chapters/(\d\d)-", chapter)[1]) for chapter in CHAPTERS]
-    assert len(numbers) >= 5 and numbers == list(range(1, len(numbers) + 1))
+    assert numbers[:6] == list(range(1, 7)) and numbers == sorted(set(numbers))
 
 
 @each_chapter

@@ -310,3 +310,25 @@ def test_style_leaves_the_readers_settings_alone():
         fig, _ = plt.subplots()
     assert dict(plt.rcParams) == before
     assert fig.get_facecolor() == (1.0, 1.0, 1.0, 1.0)  # readable on a dark page
+
+
+def test_the_fleet_is_drawn_with_a_learner_two_actors_and_what_passes():
+    (ax,) = plots.fleet_parts().axes
+    texts = [text.get_text() for text in ax.texts]
+    assert {"learner", "actor 0", "actor 1", "weights", "steps, and the state after them"} <= set(texts)
+    assert len([text for text in ax.texts if getattr(text, "arrow_patch", None)]) == 4
+    assert len(ax.patches) == 3  # the processes
+
+
+@pytest.mark.parametrize("update", [0.5, 3.0])
+def test_timelines_overlap_what_a_fleet_does_at_once(update):
+    """A cycle of the fleet lasts as long as its slower side, here 1 s of collecting."""
+    ax = plots.timelines(4.0, 1.0, update, cycles=2).axes[0]
+    blocks = [(round(p.get_y() + 0.3), p.get_x(), p.get_width()) for p in ax.patches]
+    rows = [[(x, width) for row, x, width in blocks if row == y] for y in range(3)]
+    alone, actors, learner = rows
+    assert alone == [(0, 4), (4, update), (4 + update, 4), (8 + update, update)]
+    cycle = max(1.0, update)
+    assert learner == [(1, update), (1 + cycle, update)]
+    assert actors == [(0, 1), (1, 1), (1 + cycle, 1)]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["one process", "actors", "learner"]

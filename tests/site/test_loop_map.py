@@ -41,6 +41,12 @@ def test_the_strip_marks_one_chapter_and_links_the_others():
     assert all((BOOK / f"{link}.ipynb").is_file() for link in links)
 
 
+def test_the_strip_numbers_the_chapters_of_part_one_only():
+    labels = re.findall(r"<(?:a|strong) [^>]*>([^<]+)</", loop_map.strip("../", 9))
+    assert [label[:2] for label in labels[:-1]] == [f"{n} " for n in range(1, 7)]
+    assert labels[-1] == "many collectors"
+
+
 def test_the_drawing_has_a_number_and_a_caption(tmp_path):
     (tmp_path / "index.rst").write_text("See :numref:`loop-map`.\n\n.. loop-map::\n", encoding="utf-8")
     options = {"extensions": ["loop_map"], "html_theme": "basic", "numfig": True}

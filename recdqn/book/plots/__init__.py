@@ -15,6 +15,7 @@ from recdqn.book.plots.making_it_fast import (
     stacked_bars,
     train_and_test_errors,
 )
+from recdqn.book.plots.more_than_one_machine import fleet_parts, timelines
 from recdqn.book.plots.own_environment import (
     corridor_drawing,
     corridor_film,
@@ -35,6 +36,7 @@ __all__ = [
     "errors_after_start",
     "errors_by_cart_position",
     "errors_by_position",
+    "fleet_parts",
     "leak",
     "memory_across_slices",
     "memory_curves",
@@ -48,6 +50,7 @@ __all__ = [
     "stacked_bars",
     "state_flow",
     "state_rows",
+    "timelines",
     "train_and_test_errors",
     "tutorial_curves",
     "value_starts",
