@@ -22,7 +22,7 @@ def ladder(envs: int, eps: float = 0.4, alpha: float = 7.0) -> Tensor:
 
     Example:
         >>> [round(share, 4) for share in ladder(3).tolist()]
-        [0.4, 0.0256, 0.0007]
+        [0.4, 0.0162, 0.0007]
     """
     return eps ** (1 + alpha * torch.arange(envs) / max(envs - 1, 1))
 
