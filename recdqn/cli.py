@@ -1,4 +1,4 @@
-"""The command line: ``recdqn train``, ``resume``, ``evaluate``, ``watch`` and ``doctor``.
+"""The command line: ``recdqn train``, ``resume``, ``sweep``, ``evaluate``, ``watch`` and ``doctor``.
 
 Progress and messages go to standard error, results to standard output. Input that cannot be used ends with
 one line and exit status 2.
@@ -25,7 +25,7 @@ import recdqn
 from recdqn.config import Config
 from recdqn.errors import UserError, first_line, suggest
 from recdqn.fields import dotted
-from recdqn.options import Settings, argument, one_of, similar, texts_of, whole_number
+from recdqn.options import Choices, Settings, argument, one_of, similar, texts_of, whole_number
 from recdqn.presets import PRESETS
 from recdqn.run.signals import Stopped
 
@@ -85,6 +85,35 @@ def resume(
         address: another Ray cluster than that of scale.address, for a run with actors.
     """
     _report(recdqn.resume(run, frames=frames, logger=logger, address=address), run)
+
+
+def sweep(
+    preset: Annotated[str, argument("PRESET")],
+    /,
+    *,
+    out: Annotated[Path, argument("DIR", Path)],
+    jobs: Annotated[int, argument("N", whole_number)] = 1,
+    address: Annotated[str | None, argument("ADDRESS"), OPTIONAL] = None,
+    settings: Choices,
+) -> None:
+    """Train every combination of settings, such as --seed 0..4 --loss.n_steps 1,3,5, and print a table.
+
+    Args:
+        preset: masked-cartpole or pixel-cartpole.
+        out: the folder of the sweep; the same command goes on with a sweep that was stopped.
+        jobs: runs at the same time on this machine.
+        address: of a Ray cluster that trains the runs, as scale.address.
+        settings: settings that differ from those of the preset, each with all its values.
+    """
+    from recdqn.sweep import combinations
+    from recdqn.sweep import sweep as train_all
+
+    choices, base = {}, Config.preset(preset)
+    for name, value in settings.items():
+        inside = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+        for setting, values in inside.items():
+            choices[setting] = (values,) if isinstance(dotted(base)[setting], tuple) else values
+    print(train_all(combinations(base, choices), out, jobs, address, _say))
 
 
 def evaluate(
@@ -147,6 +176,7 @@ ABOUT = "Train, evaluate, watch and examine agents that remember."
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "resume": resume,
+    "sweep": sweep,
     "evaluate": evaluate,
     "watch": watch,
     "doctor": doctor,

@@ -31,6 +31,14 @@ def _read(kind: str, text: str) -> Any:
         return text
 
 
+def _expand(kind: str, text: str) -> tuple[Any, ...]:
+    """Convert several values, ``"1,3,5"`` or, of whole numbers, ``"0..9"``."""
+    first, dots, last = text.partition("..")
+    if kind == "integer" and dots and first.isdecimal() and last.isdecimal():
+        return tuple(range(int(first), int(last) + 1))
+    return tuple(_read(kind, one) for one in text.split(","))
+
+
 def whole_number(text: str) -> int:
     """Convert a whole number."""
     try:
@@ -75,15 +83,19 @@ def _descriptions(part: type) -> dict[str, str]:
     return {name: text.rstrip(".") for names, text in plain for name in names.split(", ")}
 
 
-def _options(part: type) -> Any:
-    """Return a TypedDict of the settings of a class, none of them required, for tyro."""
+def _options(part: type, sweep: bool = False) -> Any:
+    """Return a TypedDict of the settings of a class, none of them required, for tyro.
+
+    With ``sweep``, a setting of one value takes several, and has a tuple of them.
+    """
     descriptions, hints = _descriptions(part), dict[str, Any]()
     for name, schema in schemas(part).items():
         if name in parts(part):
-            hints[name] = _options(parts(part)[name])
+            hints[name] = _options(parts(part)[name], sweep)
             continue
         several, kind = "items" in schema, schema.get("items", schema)["type"]
-        spec = argument("VALUES" if several else "VALUE", partial(_read, kind), several)
+        read = partial(_expand if sweep and not several else _read, kind)
+        spec = argument("VALUES" if several or sweep else "VALUE", read, several)
         text = f"{descriptions.get(name, name)}: {expected(schema)}"
         default = f"(default: {' '.join(texts_of(schema['default']))})"
         hints[name] = Annotated[object, spec, tyro.conf.arg(help=text, help_behavior_hint=default)]
@@ -95,8 +107,10 @@ def _options(part: type) -> Any:
 
 if TYPE_CHECKING:
     Settings = dict[str, Any]
+    Choices = dict[str, Any]
 else:
     Settings = Annotated[_options(Config), tyro.conf.arg(name="")]
+    Choices = Annotated[_options(Config, sweep=True), tyro.conf.arg(name="")]
 
 
 def similar(option: str, options: Iterable[str]) -> list[str]:

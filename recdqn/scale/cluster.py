@@ -46,7 +46,7 @@ class Cluster:
     """
 
     def __init__(self, cfg: Config) -> None:
-        check_ray(cfg)
+        check_ray()
         self._address = cfg.scale.address
         self._checked = -math.inf
         self._own = not ray.is_initialized()
@@ -108,7 +108,7 @@ class Cluster:
         options: dict[str, Any] = {"address": self._address}
         if self._address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers
-            options |= {"num_cpus": cfg.scale.actors, "object_store_memory": OBJECT_STORE}
+            options |= {"num_cpus": cfg.scale.actors or None, "object_store_memory": OBJECT_STORE}
             paths = os.pathsep.join(map(os.path.abspath, sys.path))
             options |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
         else:
@@ -129,14 +129,14 @@ class Cluster:
         return host, int(port)
 
 
-def check_ray(cfg: Config) -> None:
-    """Check that Ray is installed, where the configuration needs it.
+def check_ray() -> None:
+    """Check that Ray is installed.
 
     Raises:
         UserError: if not.
     """
     if importlib.util.find_spec("ray") is None:
-        raise UserError(f"scale.actors={cfg.scale.actors} needs Ray: pip install 'recdqn[scale]'")
+        raise UserError("Ray is not installed: pip install 'recdqn[scale]'")
 
 
 def sources(cfg: Config) -> list[str]:

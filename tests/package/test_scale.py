@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import psutil
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 from recdqn import Config, make_env, make_policy, make_replay_buffer, train
 from recdqn.errors import NotFinite, UserError
 from recdqn.scale import Actor, Cluster, Fleet, fleet, ladder, sources
+from recdqn.sweep import combinations, sweep
 
 ray = pytest.importorskip("ray", reason="pip install 'recdqn[scale]'")
 pytestmark = [
@@ -73,6 +75,7 @@ def test_without_actors_ray_is_not_needed():
     """Where it is installed, TorchRL 0.14.1 imports it, but nothing is started."""
     code = """
 import sys
+import threading
 sys.modules["ray"] = None  # an import raises ImportError
 from recdqn import Config, train
 cfg = Config.preset("masked-cartpole").replace(
@@ -88,7 +91,7 @@ assert not any(name.startswith("recdqn.scale") for name in sys.modules)
 def test_ray_is_missing(cfg, monkeypatch, tmp_path):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
-    with pytest.raises(UserError, match=r"^scale.actors=2 needs Ray: pip install 'recdqn\[scale\]'$"):
+    with pytest.raises(UserError, match=r"^Ray is not installed: pip install 'recdqn\[scale\]'$"):
         train(cfg, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
@@ -253,3 +256,25 @@ def test_what_is_sent_to_the_nodes(cfg, tmp_path, monkeypatch):
     assert sent("my_games.inside:make") == [str(tmp_path / "my_games")]
     for name in ("CartPole-v1", "gymnasium:CartPole-v1", "json:make", "no_such_module:make", "sys:make"):
         assert sent(name) == []
+
+
+def test_a_sweep_on_a_cluster_survives_the_loss_of_a_worker(tiny, ray_here, tmp_path):
+    """Its runs are those of a process here."""
+    killed = []
+
+    def kill_worker():
+        tasks = [p for p in psutil.Process().children(recursive=True) if "_train_away" in p.name()]
+        if tasks:
+            tasks[0].kill()
+            killed.append(1)
+            return
+        timer = threading.Timer(0.2, kill_worker)
+        timer.daemon = True
+        timer.start()
+
+    kill_worker()
+    sweep(combinations(tiny, {"seed": (0, 1)}), tmp_path, address="local")
+    assert killed
+    found = torch.load(tmp_path / "masked-cartpole" / "seed-1" / "policy.pt", weights_only=True)
+    for name, value in train(tiny.replace(seed=1), progress=False).policy.state_dict().items():
+        assert torch.equal(found[name], value), name

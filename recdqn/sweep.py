@@ -1,0 +1,196 @@
+"""Sweeps: train every combination of some settings, side by side on this machine or on a Ray cluster."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from recdqn.config import Config
+from recdqn.errors import UserError
+from recdqn.evaluation import Evaluation
+from recdqn.run.folder import CONFIG, METRICS, mean_return, write_config
+from recdqn.run.signals import GracefulStop, Interrupted, Stopped
+from recdqn.scale.cluster import HEARTBEAT, Cluster
+
+TABLE = "sweep.md"  # in the folder of a sweep
+KEPT = ("config.json", "manifest.json", "metrics.json", "policy.pt")  # what a run on a cluster sends back
+
+
+def combinations(base: Config, choices: Mapping[str, tuple[Any, ...]]) -> dict[str, Config]:
+    """Return every combination of settings, by the name of its folder, ``SETTING=VALUE,.../seed-N``.
+
+    Args:
+        base: the other settings.
+        choices: values by dotted name.
+
+    Raises:
+        ConfigError: if training cannot use one of them.
+
+    Example:
+        >>> list(combinations(Config(), {"seed": (0, 1), "loss.n_steps": (1, 3)}))
+        ['loss.n_steps=1/seed-0', 'loss.n_steps=3/seed-0', 'loss.n_steps=1/seed-1', 'loss.n_steps=3/seed-1']
+    """
+    found = {}
+    for values in itertools.product(*choices.values()):
+        settings = dict(zip(choices, values, strict=True))
+        cfg = base
+        for name, value in settings.items():
+            part, _, field = name.rpartition(".")
+            cfg = cfg.replace(**({part: {field: value}} if part else {field: value}))
+        cfg.check_training()
+        varied = [f"{name}={settings[name]}" for name in choices if name != "seed" and len(choices[name]) > 1]
+        found[f"{','.join(varied) or cfg.name}/seed-{cfg.seed}"] = cfg
+    return found
+
+
+def sweep(
+    runs: Mapping[str, Config],
+    out: Path,
+    jobs: int = 1,
+    address: str | None = None,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Train all runs that are not finished yet, and write a table of them into ``out``.
+
+    A run on this machine is a process of its own, which a later call resumes from its checkpoint. On a
+    cluster it is a Ray task, which begins again elsewhere if its machine is lost, and sends its files back at
+    the end.
+
+    Args:
+        runs: configurations by folder, from :func:`combinations`.
+        out: the folder of the sweep.
+        jobs: runs at the same time, on this machine.
+        address: of a Ray cluster, as ``scale.address``; it decides how many runs fit at the same time.
+        say: is told of each run that ends.
+
+    Returns:
+        The table, see :func:`table`.
+
+    Raises:
+        UserError: at the end, if runs have failed; the others are finished.
+    """
+    waiting = {name: cfg for name, cfg in runs.items() if not _finished(out / name, cfg)}
+    ended = _here(waiting, out, jobs) if address is None else _on_cluster(waiting, out, address)
+    failed = {}
+    for name, problem in ended:
+        say(f"{name}: {problem or 'done'}")
+        if problem:
+            failed[name] = problem
+    if failed:
+        name, problem = next(iter(failed.items()))
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed; {name}: {problem}")
+    text = table(runs, out)
+    (out / TABLE).write_text(f"{text}\n")
+    return text
+
+
+def table(runs: Mapping[str, Config], out: Path) -> str:
+    """Return a Markdown table with a row for each combination, over its seeds.
+
+    The return of a run is that of its last evaluation, or of the confirmation if it was solved; the interval
+    is a 95 % bootstrap interval of their mean.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name in runs:
+        saved = json.loads((out / name / METRICS).read_text())
+        groups.setdefault(name.rpartition("/")[0], []).append(saved)
+    lines = [
+        "| settings | seeds | solved | mean return | 95 % interval | frames (median) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, group in groups.items():
+        returns = tuple(mean_return(saved["final"] or saved["evaluations"][-1]) for saved in group)
+        over = Evaluation(returns, ()).interval if len(group) > 1 else None
+        interval = "–" if over is None else f"{over[0]:.1f} to {over[1]:.1f}"
+        frames = statistics.median(saved["evaluations"][-1]["frames"] for saved in group)
+        solved = sum(saved["final"] is not None for saved in group)
+        mean = statistics.mean(returns)
+        lines.append(f"| {name} | {len(group)} | {solved} | {mean:.1f} | {interval} | {frames:,.0f} |")
+    return "\n".join(lines)
+
+
+def _here(runs: Mapping[str, Config], out: Path, jobs: int) -> Iterator[tuple[str, str | None]]:
+    processes: list[subprocess.Popen[str]] = []
+    with GracefulStop() as stop, ThreadPoolExecutor(jobs) as pool:
+        started = {pool.submit(_train, cfg, out / name, processes): name for name, cfg in runs.items()}
+        try:
+            with stop.immediate():
+                for future in as_completed(started):
+                    yield started[future], future.result()
+        except Interrupted as stopped:
+            raise Stopped(stopped.status - 128, "stopped; the same command goes on with the sweep") from None
+        finally:
+            stop.cancel_deadline()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()  # each run saves its state; nothing happens to one that has ended
+
+
+def _on_cluster(runs: Mapping[str, Config], out: Path, address: str) -> Iterator[tuple[str, str | None]]:
+    if not runs:
+        return
+    cluster = Cluster(next(iter(runs.values())).replace(scale={"address": address}))
+    try:
+        import ray
+
+        remote = ray.remote(num_cpus=1, max_retries=-1)(_train_away)
+        waiting = {remote.remote(cfg): name for name, cfg in runs.items()}
+        while waiting:
+            done, _ = ray.wait(list(waiting), timeout=HEARTBEAT)
+            cluster.check()
+            for one in done:
+                problem, files = cluster.get(one)
+                name = waiting.pop(one)
+                (out / name).mkdir(parents=True, exist_ok=True)
+                for file, content in files.items():
+                    (out / name / file).write_bytes(content)
+                yield name, problem
+    finally:
+        cluster.close()
+
+
+def _train_away(cfg: Config) -> tuple[str | None, dict[str, bytes]]:
+    """Train in a temporary folder of another machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        problem = _train(cfg, Path(folder) / "run", [])
+        files = [Path(folder) / "run" / name for name in KEPT]
+        return problem, {file.name: file.read_bytes() for file in files if file.is_file()}
+
+
+def _train(cfg: Config, out: Path, processes: list[subprocess.Popen[str]]) -> str | None:
+    """Train or resume in a process of its own; return the last line that it said if it failed."""
+    command = [sys.executable, "-m", "recdqn.cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        if (out / CONFIG).is_file():
+            command += ["resume", str(out)]
+        else:
+            write_config(folder, cfg)
+            command += ["train", "--config", str(Path(folder) / CONFIG), "--out", str(out)]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches the sweep only
+        )
+        processes.append(process)
+        _, said = process.communicate()
+    if process.returncode == 0:
+        return None
+    return said.strip().splitlines()[-1] if said.strip() else f"exit status {process.returncode}"
+
+
+def _finished(out: Path, cfg: Config) -> bool:
+    if not (out / METRICS).is_file():
+        return False
+    saved = json.loads((out / METRICS).read_text())
+    last = saved["evaluations"][-1]["frames"]
+    return saved["final"] is not None or last >= cfg.train.collections * cfg.train.frames_per_batch

@@ -1,0 +1,107 @@
+"""Sweeps: every combination is trained once, whatever happens in between, and ends in one table."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import recdqn.sweep
+from recdqn import cli, train
+from recdqn.errors import ConfigError, UserError
+from recdqn.sweep import combinations, sweep, table
+
+
+@pytest.fixture
+def cfg(tiny):
+    return tiny.replace(train={"save_seconds": 0.0})
+
+
+def weights(out):
+    return torch.load(out / "policy.pt", weights_only=True)
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_command_line_reads_ranges_and_lists(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(recdqn.sweep, "sweep", lambda *arguments: seen.append(arguments) or "table")
+    line = "sweep masked-cartpole --seed 0..2 --loss.n-steps 1,3 --policy.cell gru --env.visible 0 1 --jobs 2"
+    cli.parse([*line.split(), "--out", str(tmp_path)])()
+    ((runs, out, jobs, address, _),) = seen
+    assert (out, jobs, address) == (tmp_path, 2, None)
+    pairs = {(cfg.seed, cfg.loss.n_steps) for cfg in runs.values()}
+    assert pairs == {(seed, steps) for seed in (0, 1, 2) for steps in (1, 3)}
+    assert {(cfg.policy.cell, cfg.env.visible) for cfg in runs.values()} == {("gru", (0, 1))}
+    assert list(runs)[:2] == ["loss.n_steps=1/seed-0", "loss.n_steps=3/seed-0"]
+
+
+def test_all_is_checked_before_anything_is_trained(cfg):
+    with pytest.raises(ConfigError, match="^loss.burn_in=10: expected less than replay.slice_len=10"):
+        combinations(cfg, {"loss.burn_in": (0, 10)})
+
+
+def test_runs_are_those_of_train_and_are_trained_once(cfg, tmp_path, monkeypatch):
+    runs, said = combinations(cfg, {"seed": (0, 1)}), []
+    text = sweep(runs, tmp_path, jobs=2, say=said.append)
+    assert sorted(said) == ["masked-cartpole/seed-0: done", "masked-cartpole/seed-1: done"]
+    assert (tmp_path / "sweep.md").read_text() == f"{text}\n"
+    expected = train(cfg.replace(seed=1), progress=False)
+    assert_same(weights(tmp_path / "masked-cartpole" / "seed-1"), dict(expected.policy.state_dict()))
+
+    monkeypatch.setattr(recdqn.sweep, "_train", lambda *_: pytest.fail("trained again"))
+    assert sweep(runs, tmp_path) == text
+
+
+def test_a_run_that_fails_stops_no_other(cfg, tmp_path):
+    runs = combinations(cfg, {"env.id": ("no_such_module:make", "CartPole-v1")})
+    message = r"^1 of 2 runs failed; env.id=no_such_module:make/seed-0: recdqn: env.id="
+    with pytest.raises(UserError, match=message):
+        sweep(runs, tmp_path, say=lambda _: None)
+    assert (tmp_path / "env.id=CartPole-v1" / "seed-0" / "metrics.json").exists()
+
+
+def test_the_table_has_a_row_for_each_combination(cfg, tmp_path):
+    runs = combinations(cfg, {"seed": (0, 1, 2), "loss.n_steps": (1, 3)})
+    for name, one in runs.items():
+        rows = [{"frames": 100 * (one.seed + 1), "returns": [10.0 * one.loss.n_steps]}]
+        final = {"returns": [480.0 + one.seed]} if one.loss.n_steps == 3 else None
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"evaluations": rows, "final": final}))
+    assert table(runs, tmp_path).splitlines()[2:] == [
+        "| loss.n_steps=1 | 3 | 0 | 10.0 | – | 200 |",
+        "| loss.n_steps=3 | 3 | 3 | 481.0 | 480.0 to 482.0 | 200 |",
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_sweep_that_is_stopped_goes_on(cfg, tmp_path):
+    """SIGTERM stops the run that is under way, which saves; the next call resumes it."""
+    out, config = tmp_path / "out", tmp_path / "config.json"
+    config.write_text(json.dumps(cfg.to_dict()))
+    code = f"""
+import json, sys
+from pathlib import Path
+from recdqn import Config, cli, sweep
+runs = {{"a/seed-0": Config.from_dict(json.loads(Path({str(config)!r}).read_text()))}}
+cli.COMMANDS["go"] = lambda: sweep.sweep(runs, Path({str(out)!r}))
+sys.argv = ["recdqn", "go"]
+cli.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while not list(out.glob("a/seed-0/checkpoints/*.torchrl")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.splitlines()[-1] == "recdqn: stopped; the same command goes on with the sweep"
+    sweep({"a/seed-0": cfg}, out)
+    assert_same(weights(out / "a" / "seed-0"), dict(train(cfg, progress=False).policy.state_dict()))
