@@ -41,10 +41,13 @@ nbclient.NotebookClient(book, timeout=None, kernel_name="python3", resources=fol
 """
 
 # Every Python process, the kernel as well, imports a module of this name when it starts. It refuses and notes
-# every other host: a notebook must not even try.
+# every other host: a notebook must not even try. Ray's own process asks which cloud this is,
+# whatever its settings; that is refused and not noted.
 SITECUSTOMIZE = """
-import os, socket
+import os, socket, sys
 def refuse(host):
+    if host in ("169.254.169.254", "metadata.google.internal") and "ray" in sys.argv[0]:
+        raise OSError("there is no cloud")
     if host not in ("", "localhost", "127.0.0.1", "::1", None):
         with open(os.environ["NETWORK_LOG"], "a") as log:
             print(host, file=log)
