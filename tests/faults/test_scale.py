@@ -115,6 +115,21 @@ def test_a_machine_is_lost_and_another_joins(undisturbed, nodes, monkeypatch):
     assert_same(run.policy, undisturbed)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("preset", "env"),
+    [("pixel-cartpole", {"image_size": 40}), ("masked-cartpole", {"workers": True})],
+    ids=["pixels", "workers"],
+)
+def test_pictures_and_worker_processes(nodes, monkeypatch, preset, env):
+    """The buffer wraps, and an actor's own worker processes end with it."""
+    cfg = Config.preset(preset).replace(**SETTINGS).replace(env=env, replay={"capacity": 400})
+    cfg = cfg.replace(scale={"address": nodes.address})
+    expected = train(cfg, progress=False).policy.state_dict()
+    kill_actors(monkeypatch, 3, seed=0)
+    assert_same(train(cfg, progress=False).policy, expected)
+
+
 def until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
@@ -149,7 +164,7 @@ def running(tree):
     ]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
 def test_the_learner_is_stopped_or_killed_and_resumed(undisturbed, tmp_path, signum):
     out, log = tmp_path / "run", tmp_path / "log"
     run = start(command, *options(out), log=log)
