@@ -304,7 +304,7 @@ def a_lake():
 def test_the_wrappers_that_the_messages_name_help(make, size):
     seen = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "num_envs": 1}
     env = make_env(Config.preset("masked-cartpole").replace(env={"id": make, **seen}).env)
-    assert env.rollout(3)["observation"].shape == (3, size)
+    assert env.rollout(1)["observation"].shape == (1, size)  # the lake may have a hole two steps away
     env.close()
 
 
