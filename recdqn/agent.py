@@ -181,15 +181,8 @@ class Agent:
 
 def _chain(policy: TensorDictModuleBase) -> Iterator[Any]:
     """Yield the modules of a policy up to the Q-values, each of which reads what the one before wrote."""
-    modules = [policy]
-    while any(isinstance(module, TensorDictSequential) for module in modules):
-        modules = [
-            part
-            for module in modules
-            for part in (module if isinstance(module, TensorDictSequential) else [module])
-        ]
     key: Any = None
-    for module in modules:
+    for module in _flat(policy):
         if type(module) in (QValueModule, EGreedyModule):
             continue
         known = _cell(module) is not None or (
@@ -202,6 +195,14 @@ def _chain(policy: TensorDictModuleBase) -> Iterator[Any]:
             )
         key = module.out_keys[0]
         yield module
+
+
+def _flat(policy: TensorDictModuleBase) -> Iterator[Any]:
+    if isinstance(policy, TensorDictSequential):
+        for module in policy:
+            yield from _flat(module)
+    else:
+        yield policy
 
 
 def _cell(module: TensorDictModuleBase) -> nn.LSTM | nn.GRU | None:

@@ -123,7 +123,7 @@ class Fleet:
         """Let every actor make one more collection, with the learner's weights or others."""
         if weights is None:
             weights = {name: value.detach().cpu() for name, value in self.policy.state_dict().items()}
-        self._cluster.check(now=True)  # without it, the call below would end this process
+        self._cluster.check(now=True)  # Ray ends a process that sends to a dead machine
         reference = ray.put(weights)
         self.rounds.append(Round(reference, [self._ask(n, reference) for n in range(len(self._actors))]))
 
