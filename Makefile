@@ -73,6 +73,7 @@ results: $(STAMP)
 	  masked-four/0 masked-four/1 masked-four/2 masked-four/3 masked-four/4 \
 	  pixel-none/0 pixel-none/1 pixel-none/2; do rm -rf results/memoryless/$${run%/*}/seed-$${run#*/} && \
 	  $(BIN)/python -m benchmarks.memoryless $${run%/*} $${run#*/} || exit 1; done
+	rm -rf results/staleness && $(BIN)/python -m benchmarks.staleness
 	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
 	$(BIN)/python -m recdqn.book.player results/pixel-cartpole/seed-0
