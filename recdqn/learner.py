@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from torchrl.envs import TransformedEnv
 from torchrl.objectives import SoftUpdate
 
@@ -15,10 +16,14 @@ from recdqn.config import Config
 from recdqn.errors import NotFinite
 from recdqn.loss import make_loss
 from recdqn.policy import make_policy
+from recdqn.weights import one_vector
 
 
 class Learner:
     """Networks, optimiser, target network and running average.
+
+    On the CPU the weights of each network are views of one vector (:func:`recdqn.weights.one_vector`). Load
+    states into the networks as usual, but do not move them to another device.
 
     Args:
         cfg: the whole configuration.
@@ -28,7 +33,6 @@ class Learner:
         policy: the policy that explores; it shares its weights with ``loss``.
         loss: the :class:`recdqn.RecurrentDQNLoss`, with the online and the target network.
         optimiser: Adam over the online network.
-        target: moves the target network towards the online one.
         average: a running average of the policy's weights; ``average.module`` is the policy to evaluate.
 
     Example:
@@ -41,9 +45,19 @@ class Learner:
         self.cfg = cfg
         self.policy = make_policy(cfg.policy, env).to(cfg.device)
         self.loss = make_loss(cfg.loss, self.policy, env)
-        self.target = SoftUpdate(self.loss, tau=cfg.loss.tau)
-        self.average = AveragedModel(self.policy, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.average))
-        self.optimiser = torch.optim.Adam(self.loss.parameters(), lr=cfg.train.learning_rate, fused=True)
+        SoftUpdate(self.loss, tau=cfg.loss.tau)  # the target network begins with the online weights
+        self.average = AveragedModel(self.policy)
+        keys = {id(p): key for key, p in self.loss.value_network_params.items(True, True)}
+        online = list(self.policy.parameters())
+        self._online = one_vector(online)
+        self._target = one_vector([self.loss.target_value_network_params.get(keys[id(p)]) for p in online])
+        self._average = one_vector(list(self.average.module.parameters()))
+        for parameter in online:
+            parameter.grad = torch.zeros_like(parameter)
+        self._gradient = one_vector([cast(Tensor, parameter.grad) for parameter in online])
+        for weights, gradient in zip(self._online, self._gradient, strict=True):
+            weights.grad = gradient
+        self.optimiser = torch.optim.Adam(self._online, lr=cfg.train.learning_rate, fused=True)
 
     def update(self, batch: TensorDictBase) -> tuple[float, float]:
         """Make one gradient step on a batch of slices, and move target network and average.
@@ -59,15 +73,25 @@ class Learner:
         """
         loss = self.loss(batch)["loss"]
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.loss.parameters(), self.cfg.train.max_grad_norm)
+        norm = torch.nn.utils.get_total_norm(self._gradient)
         result = loss.item(), norm.item()
         if not math.isfinite(sum(result)):
             raise NotFinite(self._not_finite(batch, *result), batch)
+        torch.nn.utils.clip_grads_with_norm_(self._online, self.cfg.train.max_grad_norm, norm)
         self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.target.step()
-        self.average.update_parameters(self.policy)
+        torch._foreach_zero_(self._gradient)
+        self._follow()
         return result
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move target network and average towards the online network; the average begins as a copy of it."""
+        torch._foreach_lerp_(self._target, self._online, self.cfg.loss.tau)
+        share = 1.0 - self.cfg.train.average if self.average.n_averaged else 1.0
+        torch._foreach_lerp_(self._average, self._online, share)
+        if buffers := list(self.policy.buffers()):  # such as epsilon
+            torch._foreach_copy_(list(self.average.module.buffers()), buffers)
+        self.average.n_averaged += 1
 
     def anneal(self, frames: int) -> None:
         """Set the learning rate for ``frames`` environment steps done: a straight line over the whole run."""

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchrl.objectives import SoftUpdate
 
-from recdqn import Learner, add_primers, make_collector, make_env, make_replay_buffer
+from recdqn import Learner, add_primers, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.errors import NotFinite
+from recdqn.loss import make_loss
 
 
 @pytest.fixture
@@ -65,6 +68,41 @@ def test_the_average_is_exponential(learner_and_batch):
         learner.average.module.parameters(), first, learner.policy.parameters(), strict=True
     ):
         torch.testing.assert_close(average, 0.75 * old + 0.25 * new)
+
+
+def test_the_average_takes_over_epsilon(learner_and_batch):
+    learner, batch = learner_and_batch
+    learner.policy[-1].step(64)
+    learner.update(batch)
+    assert learner.average.module[-1].eps == learner.policy[-1].eps < learner.policy[-1].eps_init
+
+
+def test_one_vector_gives_the_same_bits_as_many_tensors(learner_and_batch):
+    """Against the usual parts of PyTorch and TorchRL; nothing is clipped."""
+    learner, batch = learner_and_batch
+    learner.cfg = learner.cfg.replace(train={"max_grad_norm": 1e6})
+    env = make_env(learner.cfg.env)
+    policy = make_policy(learner.cfg.policy, env)
+    policy.load_state_dict(learner.policy.state_dict())
+    loss = make_loss(learner.cfg.loss, policy, env)
+    target = SoftUpdate(loss, tau=learner.cfg.loss.tau)
+    average = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(learner.cfg.train.average))
+    optimiser = torch.optim.Adam(loss.parameters(), lr=learner.cfg.train.learning_rate, fused=True)
+    for _ in range(5):
+        value = loss(batch.clone())["loss"]
+        value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(loss.parameters(), 1e6)
+        optimiser.step()
+        optimiser.zero_grad()
+        target.step()
+        average.update_parameters(policy)
+        assert learner.update(batch.clone()) == (value.item(), pytest.approx(norm.item(), rel=1e-6))
+    for ours, usual in (
+        (learner.policy.state_dict(), policy.state_dict()),
+        (learner.average.state_dict(), average.state_dict()),
+        (weights(learner.loss.target_value_network_params), weights(loss.target_value_network_params)),
+    ):
+        torch.testing.assert_close(ours, usual, rtol=0, atol=0)
 
 
 def test_a_value_that_is_not_finite_does_not_reach_the_weights(learner_and_batch):
