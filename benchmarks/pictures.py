@@ -47,8 +47,8 @@ def pixel_env(steps: int = 50, repeats: int = 15) -> Row:
         against=CLASSIC,
         unit="frames/s",
         ratio=ours / other,
-        must="at least 10",
-        met=ours >= 10 * other,
+        must="at least 12",
+        met=ours >= 12 * other,
     )
 
 
@@ -56,16 +56,17 @@ def picture(states: int = 300) -> Row:
     """Difference between our 84x84 picture and the classic pipeline's, before normalisation."""
     cfg = _config(num_envs=1).env
     ours, classics = same_states(make_env(cfg), states)
-    difference = (ours.float() - classics).abs().mean().item()
+    difference = (ours.float() - classics).abs()
+    largest = difference.max().item()
     return Row(
-        what=f"84x84 grey picture, mean absolute difference over {states} states",
-        ours=difference,
+        what=f"84x84 grey picture, mean absolute difference over {states} states (largest: {largest:.2f})",
+        ours=difference.mean().item(),
         other=None,
         against=CLASSIC,
         unit="levels of 255",
         ratio=None,
         must="at most 3",
-        met=difference <= 3,
+        met=difference.mean().item() <= 3,
     )
 
 

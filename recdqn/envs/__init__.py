@@ -1,10 +1,12 @@
 """Environments: made by name, checked, observed as pixels, run in processes, saved in mid-episode."""
 
 from recdqn.envs.make import add_primers, declared_spaces, hide_velocities, make_env, make_vector_env
-from recdqn.envs.pixels import GREY, RenderedPixels, ResizedPixels, prepare_display, small_grey
+from recdqn.envs.pixels import PAINTERS, RenderedPixels, ResizedPixels, prepare_display
+from recdqn.envs.shrink import GREY, small_grey
 
 __all__ = [
     "GREY",
+    "PAINTERS",
     "RenderedPixels",
     "ResizedPixels",
     "add_primers",

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 import pygame
 import torch
-from torch import Tensor
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
+from recdqn.envs.cartpole import CartPolePainter
+from recdqn.envs.checked import CheckedEnv
+from recdqn.envs.shrink import grey, resize, small_grey
 from recdqn.errors import UserError
 
-GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # weights of red, green and blue (ITU-R BT.601)
-TOLERANCE = 1.0  # 8-bit levels: largest mean difference between the fast and the slow way of rendering
+Painter = Callable[[], np.ndarray | None]  # draws [1, size, size], uint8, or None where it cannot
+
+#: Methods that draw, and what makes a painter (environment, size) that draws the same picture faster.
+PAINTERS: dict[Callable[..., Any], Callable[[Any, int], Painter]] = {CartPoleEnv.render: CartPolePainter}
+
+PASS_ON = {gym.Wrapper.render, OrderEnforcing.render, PassiveEnvChecker.render, CheckedEnv.render}
+MOMENTS = {0, 1, 4, 16, 64, 256}  # pictures that are compared with the plain way, and every 1,024th
+TOLERANCE = 1  # 8-bit levels: largest difference
 
 
 class RenderedPixels(gym.Wrapper):
-    """Replace the observation of a pygame environment by a small grey rendering.
+    """Replace the observation by a small grey picture of what the environment draws.
 
-    The observation is ``{"pixels": [1, size, size]}``, uint8. Gymnasium's environments draw on a pygame
-    surface, flip it, copy it to a second one, and return a copy of all its pixels. This wrapper shrinks the
-    surface as soon as it is drawn, with the filter that TorchRL's ``Resize`` uses, on bytes, so that all
-    later steps handle a fraction of the data.
+    The observation is ``{"pixels": [1, size, size]}``, uint8: ``render()``'s frame, shrunk with the filter
+    of TorchRL's ``Resize`` on bytes, and made grey. It is drawn in the fastest way that gives this picture:
+
+    1. a painter for the environment's own ``render``, from :data:`PAINTERS`;
+    2. from the pygame screen that ``render()`` draws on, before all its pixels are copied. A picture counts
+       only if ``render()`` reads one screen and returns its pixels as they are;
+    3. the plain way, from the frame.
+
+    Neither of the first two is used if a wrapper replaces ``render``. Pictures 0, 1, 4, 16, 64 and 256, and
+    every 1,024th, are compared with the plain way. If one pixel is more than one level off, the way is given
+    up with a warning.
 
     Args:
         env: made with ``render_mode="rgb_array"``.
         size: height and width of the observation, in pixels.
 
     Raises:
-        UserError: at the first reset, if the environment draws in another way, so that the observation does
-            not match its resized frame.
+        UserError: at a reset or step, if the frame is not an array ``[height, width, 3]`` of bytes.
 
     Example:
         >>> env = RenderedPixels(gym.make("MountainCar-v0", render_mode="rgb_array"), size=84)
@@ -44,13 +63,12 @@ class RenderedPixels(gym.Wrapper):
         super().__init__(env)
         self.size = size
         self.observation_space = _pixel_space(size)
-        self._frame: tuple[int, ...] | None = None  # width and height, set once the rendering was checked
+        self._ways = _fast_ways(env, size)  # the first one draws
+        self._drawn = 0
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Reset and render."""
         _, info = self.env.reset(**kwargs)
-        if self._frame is None:
-            self._check()
         return self.observe(), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], SupportsFloat, bool, bool, dict[str, Any]]:
@@ -60,50 +78,98 @@ class RenderedPixels(gym.Wrapper):
 
     def observe(self) -> dict[str, np.ndarray]:
         """Render the current state, and return the observation."""
-        drawn: list[np.ndarray] = []  # the shrunk frame [width, height, 3], once the environment flips it
+        if self._ways and (self._drawn in MOMENTS or self._drawn % 1024 == 0):
+            self._check()
+        self._drawn += 1
+        picture = self._ways[0]() if self._ways else None
+        return {"pixels": self._plain() if picture is None else picture}
 
-        def small_flip(surface: pygame.Surface, flip_x: bool, flip_y: bool) -> pygame.Surface:
-            if surface.get_size() != self._frame:  # a detail, such as Pendulum's arrow
-                return flip(surface, flip_x, flip_y)
-            small = self._shrink(surface)
-            drawn[:] = [small[:: -1 if flip_x else 1, :: -1 if flip_y else 1]]
-            return pygame.Surface((1, 1))  # for the environment to copy
-
-        def small_pixels(surface: pygame.Surface) -> np.ndarray:
-            return drawn[0] if drawn else self._shrink(surface)
-
-        flip, pixels3d = pygame.transform.flip, pygame.surfarray.pixels3d
-        patched: Any = pygame  # module attributes cannot be assigned in typed code
-        patched.transform.flip, patched.surfarray.pixels3d = small_flip, small_pixels
-        try:
-            frame = self._render()  # [size, size, 3]
-        finally:
-            patched.transform.flip, patched.surfarray.pixels3d = flip, pixels3d
-        return {"pixels": (frame @ GREY + 0.5).astype(np.uint8)[None]}
-
-    def _render(self) -> np.ndarray:
-        return np.asarray(self.env.render())
-
-    def _shrink(self, surface: pygame.Surface) -> np.ndarray:
-        """Shrink the surface's own 32-bit pixels to ``[size, size, 3]``, width first like pygame."""
-        width, height = surface.get_size()
-        rows = np.asarray(surface.get_buffer()).reshape(height, width, 4)
-        small = _resize(torch.from_numpy(rows).permute(2, 0, 1), self.size)
-        colours = [shift // 8 for shift in surface.get_shifts()[:3]]  # the bytes of red, green and blue
-        return small[colours].permute(2, 1, 0).numpy()
+    def _plain(self) -> np.ndarray:
+        frame = np.asarray(self.env.render())
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise UserError(
+                f"{self.env.unwrapped} draws frames of shape {frame.shape} and type {frame.dtype}: "
+                "expected [height, width, 3] of bytes; change its render"
+            )
+        return small_grey(frame, self.size)
 
     def _check(self) -> None:
-        """Compare one observation with the resized full frame."""
-        frame = self._render()
-        self._frame = frame.shape[1::-1]
-        slow = _resize(torch.from_numpy(frame @ GREY)[None], self.size)[0]
-        fast = torch.from_numpy(self.observe()["pixels"][0])
-        if fast.shape != slow.shape or (fast - slow).abs().mean() > TOLERANCE:
-            raise UserError(
-                f"{self.env.unwrapped} draws in a way that RenderedPixels does not support: "
-                "use GymEnv(..., from_pixels=True) with ToTensorImage, GrayScale and Resize, or, in recdqn, "
-                "gymnasium's AddRenderObservation with observation='whole'"
-            )
+        """Give up each way that cannot draw this picture, or draws another one than the plain way."""
+        plain = self._plain().astype(int)
+        while self._ways:
+            picture = self._ways[0]()
+            if picture is not None:
+                off = np.abs(picture - plain).max()
+                if off <= TOLERANCE:
+                    return
+                warnings.warn(
+                    f"{self.env.unwrapped} is drawn in a slower way from picture {self._drawn} on: "
+                    f"the faster one is {off} of 255 levels off in one place",
+                    stacklevel=2,
+                )
+            del self._ways[0]
+
+
+class ScreenReader:
+    """Shrink the pygame screen of an environment before its pixels are copied.
+
+    While ``render()`` runs, ``pygame.surfarray.pixels3d`` returns a fixed pattern of the screen's size, in an
+    array that is faster to copy. If ``render()`` returns that pattern, nothing was drawn on the array.
+
+    Args:
+        env: its ``render`` is called.
+        size: height and width of the picture, in pixels.
+    """
+
+    def __init__(self, env: gym.Env, size: int) -> None:
+        self._env, self._size = env, size
+
+    def __call__(self) -> np.ndarray | None:
+        """Return the picture ``[1, size, size]``, uint8, or ``None`` if that is not all that is drawn."""
+        read: list[tuple[torch.Tensor, np.ndarray]] = []
+
+        def pattern(surface: pygame.Surface) -> np.ndarray:
+            if surface.get_bytesize() != 4:
+                return whole(surface)
+            read.append((self._shrink(surface), _pattern(*surface.get_size())))
+            return read[-1][1]
+
+        patched: Any = pygame.surfarray  # module attributes cannot be assigned in typed code
+        whole, patched.pixels3d = patched.pixels3d, pattern
+        try:
+            frame: Any = self._env.render()
+        except Exception:  # the plain way raises it again, unless the pattern is the cause
+            return None
+        finally:
+            patched.pixels3d = whole
+        if len(read) != 1 or not np.array_equal(frame, read[0][1].swapaxes(0, 1)):
+            return None
+        return grey(read[0][0])
+
+    def _shrink(self, surface: pygame.Surface) -> torch.Tensor:
+        """Shrink the screen's own 32-bit pixels to ``[3, size, size]``."""
+        width, height = surface.get_size()
+        rows = np.asarray(surface.get_buffer()).reshape(height, width, 4)
+        colours = [shift // 8 for shift in surface.get_shifts()[:3]]  # the bytes of red, green and blue
+        return resize(torch.from_numpy(rows).permute(2, 0, 1), self._size)[colours]
+
+
+def _fast_ways(env: gym.Env, size: int) -> list[Painter]:
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if type(layer).render not in PASS_ON or "render" in vars(layer):
+            return []
+        layer = layer.env
+    paint = None if "render" in vars(layer) else PAINTERS.get(type(layer).render)
+    return [*([] if paint is None else [paint(layer, size)]), ScreenReader(env, size)]
+
+
+@functools.cache
+def _pattern(width: int, height: int) -> np.ndarray:
+    """Return random bytes ``[width, height, 3]``, always the same."""
+    pattern = np.random.default_rng(0).integers(0, 256, (width, height, 3), np.uint8)
+    pattern.flags.writeable = False
+    return pattern
 
 
 class ResizedPixels(gym.ObservationWrapper):
@@ -126,24 +192,8 @@ class ResizedPixels(gym.ObservationWrapper):
         return {"pixels": small_grey(observation, self.size)}
 
 
-def small_grey(picture: np.ndarray, size: int) -> np.ndarray:
-    """Resize a picture, ``[height, width]`` with no channel or 1 or 3 behind, to grey ``[1, size, size]``."""
-    height, width = picture.shape[:2]
-    frame = np.array(picture, order="C").reshape(height, width, -1)  # a copy: it may be read-only
-    small: np.ndarray = _resize(torch.from_numpy(frame).permute(2, 0, 1), size).numpy()
-    if len(small) == 3:
-        small = (np.tensordot(GREY, small, 1) + 0.5).astype(np.uint8)[None]
-    return small
-
-
 def _pixel_space(size: int) -> gym.spaces.Dict:
     return gym.spaces.Dict(pixels=gym.spaces.Box(0, 255, (1, size, size), np.uint8))
-
-
-def _resize(image: Tensor, size: int) -> Tensor:
-    """Resize ``[channels, height, width]`` to ``[channels, size, size]``."""
-    resize = torch.nn.functional.interpolate
-    return resize(image[None], (size, size), mode="bilinear", antialias=True)[0]
 
 
 def prepare_display() -> None:

@@ -30,7 +30,7 @@ def test_the_picture_is_the_classic_one():
     ours = ours.float()
     assert ours.shape == other.shape == (60, 1, 84, 84)
     assert other.max() > 254 and other.min() < 60  # white, with a black cart
-    assert (ours - other).abs().mean() <= 3
+    assert (ours - other).abs().mean() <= 3 and (ours - other).abs().max() < 1
     # The limit means something: the picture of the step before is no closer than ours has to be.
     moved = (other[10:] - other[:-10]).abs().mean()
     assert (ours[10:] - other[10:]).abs().mean() < moved
@@ -77,11 +77,12 @@ def test_every_frame_of_a_batch_passes_each_network_once():
     assert pictures.encoded_frames(convolutions, lambda: loss(batch[:, :4].clone())) == 2 * 4
 
 
-@pytest.mark.parametrize(("name", "most"), [("ours", 6), ("classic", 6)])
+@pytest.mark.parametrize(("name", "most"), [("ours", 0), ("classic", 6)])
 def test_full_size_copies_of_a_step(name, most):
     """Tensors as large as the 600x400 picture that PyTorch writes for one step of one env."""
     env = classic.make_env(frames=2) if name == "classic" else make_env(pictures._config(num_envs=1).env)
-    now = env.reset()
+    env.reset()
+    now = env.reset()  # the first two pictures are compared with the frame
     now["action"] = torch.tensor([0, 1])
     with pictures.LargeTensors(600 * 400) as large:
         env.step(now)
