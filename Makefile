@@ -74,7 +74,7 @@ results: $(STAMP)
 	  pixel-none/0 pixel-none/1 pixel-none/2; do rm -rf results/memoryless/$${run%/*}/seed-$${run#*/} && \
 	  $(BIN)/python -m benchmarks.memoryless $${run%/*} $${run#*/} || exit 1; done
 	rm -rf results/staleness && $(BIN)/python -m benchmarks.staleness
-	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends
+	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends && $(BIN)/python -m benchmarks.cluster
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
 	$(BIN)/python -m recdqn.book.player results/pixel-cartpole/seed-0
 	$(BIN)/python -m recdqn.book.write
