@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import importlib.util
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -37,6 +39,10 @@ class Cluster:
 
     A Ray that the program has already started is used as it is, and left running. Ray itself reports a worker
     that died on standard output.
+
+    A Ray that is started here reports nothing to its makers. Its processes share a token that is in memory
+    only, unless ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` or ``~/.ray/auth_token`` has one. At each start,
+    Ray 2.60 asks 169.254.169.254 and metadata.google.internal in which cloud it is; no setting prevents that.
 
     Args:
         cfg: ``scale.address`` says which; the module of ``env.id`` is sent to the nodes, as this package is.
@@ -107,7 +113,6 @@ class Cluster:
     def _start(self, cfg: Config) -> None:
         options: dict[str, Any] = {"address": self._address}
         if self._address == "local":
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers
             options |= {"num_cpus": cfg.scale.actors or None, "object_store_memory": OBJECT_STORE}
             paths = os.pathsep.join(map(os.path.abspath, sys.path))
             options |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
@@ -116,7 +121,7 @@ class Cluster:
         try:
             if ":" in self._address:
                 _reach(*self._parsed())
-            with _sigterm_kept():
+            with _sigterm_kept(), _private() if self._address == "local" else contextlib.nullcontext():
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(
@@ -157,6 +162,30 @@ def sources(cfg: Config) -> list[str]:
 
 def _reach(host: str, port: int) -> None:
     socket.create_connection((host.strip("[]"), port), timeout=CONNECT).close()
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """Let Ray, which is started inside, report nothing, and find a token instead of writing one into a file.
+
+    Its processes inherit the settings. Ray also sets the mode, for this process and for good.
+    """
+    names = "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ and not (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_TOKEN", _token())
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+@functools.cache  # Ray reads the token once in each process
+def _token() -> str:
+    return secrets.token_hex(16)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Ray actors collect what the same actors collect without Ray, also when some are killed."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -94,6 +95,32 @@ def test_ray_is_missing(cfg, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"^Ray is not installed: pip install 'recdqn\[scale\]'$"):
         train(cfg, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="reads the environment of Ray's processes")
+def test_a_ray_that_is_started_here_writes_nothing_into_the_home_directory(tmp_path):
+    """Its processes have a token, and this one the settings of before; also at a second start."""
+    code = """
+import os
+import psutil
+from recdqn import Config
+from recdqn.scale import Cluster
+settings_here = lambda: {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+before = settings_here()
+for _ in range(2):
+    cluster = Cluster(Config(scale={"actors": 1}))
+    assert settings_here() == before
+    (raylet,) = [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
+    settings = {name: raylet.environ().get(name, "") for name in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED")}
+    assert settings == {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}, settings
+    assert len(raylet.environ()["RAY_AUTH_TOKEN"]) == 32
+    cluster.close()
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=kept | {"HOME": str(tmp_path)}, check=True
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:1", "host:port"])
