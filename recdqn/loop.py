@@ -50,7 +50,7 @@ def loop(
 
         if progress.evaluation_due(cfg):
             result, progress.solved = evaluate()
-            progress.add_evaluation(result, cfg.max_grad_norm, exploration.eps.item())
+            progress.add_evaluation(result, cfg.max_grad_norm, _random_share(learner))
             yield "evaluation"
         if progress.finished(cfg):
             return
@@ -62,6 +62,15 @@ def loop(
             learner.anneal(progress.frames)
             progress.updates_due = cfg.updates
         yield "collection"
+
+
+def _random_share(learner: Learner) -> float:
+    """Return the share of random actions now, over all environments."""
+    if not learner.cfg.scale.ladder:
+        return learner.policy[-1].eps.item()
+    from recdqn.scale import ladder  # imports Ray
+
+    return ladder(learner.cfg.env.num_envs).mean().item()
 
 
 @dataclass

@@ -40,7 +40,7 @@ class Run:
         metrics: one dictionary per evaluation: ``"frames"`` and ``"updates"`` so far, ``"seconds"`` of
             training, ``"returns"`` (one per greedy episode), the means of ``"loss"`` and ``"grad_norm"``
             since the evaluation before, ``"clipped"``, the share of gradients that were longer than
-            ``max_grad_norm``, and ``"eps"``.
+            ``max_grad_norm``, and ``"eps"``, the mean share of random actions of all environments.
         final: the evaluation that confirmed the solution, or ``None`` where training was not solved.
     """
 
