@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from recdqn.config import Config
 from recdqn.errors import UserError
@@ -22,6 +22,8 @@ from recdqn.scale.cluster import HEARTBEAT, Cluster
 
 TABLE = "sweep.md"  # in the folder of a sweep
 KEPT = ("config.json", "manifest.json", "metrics.json", "policy.pt")  # what a run on a cluster sends back
+
+RUN = "from recdqn import cli; from recdqn.run import signals; signals.stop_at_end_of_input(); cli.main()"
 
 
 def combinations(base: Config, choices: Mapping[str, tuple[Any, ...]]) -> dict[str, Config]:
@@ -131,7 +133,7 @@ def _here(runs: Mapping[str, Config], out: Path, jobs: int) -> Iterator[tuple[st
             stop.cancel_deadline()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
-                process.terminate()  # each run saves its state; nothing happens to one that has ended
+                _input_of(process).close()  # each run saves its state and stops
 
 
 def _on_cluster(runs: Mapping[str, Config], out: Path, address: str) -> Iterator[tuple[str, str | None]]:
@@ -167,25 +169,32 @@ def _train_away(cfg: Config) -> tuple[str | None, dict[str, bytes]]:
 
 def _train(cfg: Config, out: Path, processes: list[subprocess.Popen[str]]) -> str | None:
     """Train or resume in a process of its own; return the last line that it said if it failed."""
-    command = [sys.executable, "-m", "recdqn.cli"]
+    command = [sys.executable, "-c", RUN]
     with tempfile.TemporaryDirectory() as folder:
         if (out / CONFIG).is_file():
             command += ["resume", str(out)]
         else:
             write_config(folder, cfg)
             command += ["train", "--config", str(Path(folder) / CONFIG), "--out", str(out)]
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command,
+            stdin=subprocess.PIPE,  # it ends with this process, and then the run stops
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C reaches the sweep only
-        )
-        processes.append(process)
-        _, said = process.communicate()
+        ) as process:
+            processes.append(process)
+            assert process.stderr is not None
+            said = process.stderr.read()
     if process.returncode == 0:
         return None
     return said.strip().splitlines()[-1] if said.strip() else f"exit status {process.returncode}"
+
+
+def _input_of(process: subprocess.Popen[str]) -> IO[str]:
+    assert process.stdin is not None
+    return process.stdin
 
 
 def _finished(out: Path, cfg: Config) -> bool:

@@ -90,5 +90,15 @@ class GracefulStop:
         raise Stopped(self.signal or number, f"stopped; a step took longer than {DEADLINE:g} seconds")
 
 
+def stop_at_end_of_input() -> None:
+    """Stop this process when standard input ends: when another one closes its end of the pipe, or dies."""
+
+    def watch() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _ignored_hangup(number: int) -> bool:
     return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN

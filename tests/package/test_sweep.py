@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 
@@ -82,9 +83,11 @@ def test_the_table_has_a_row_for_each_combination(cfg, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_a_sweep_that_is_stopped_goes_on(cfg, tmp_path):
-    """SIGTERM stops the run that is under way, which saves; the next call resumes it."""
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_stopped_or_killed_goes_on(cfg, tmp_path, signum):
+    """The run that is under way saves and stops; the next call resumes it."""
     out, config = tmp_path / "out", tmp_path / "config.json"
+    cfg = cfg.replace(train={"total_frames": 1_024})
     config.write_text(json.dumps(cfg.to_dict()))
     code = f"""
 import json, sys
@@ -95,13 +98,18 @@ cli.COMMANDS["go"] = lambda: sweep.sweep(runs, Path({str(out)!r}))
 sys.argv = ["recdqn", "go"]
 cli.main()
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    process = psutil.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     while not list(out.glob("a/seed-0/checkpoints/*.torchrl")):
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    (training,) = process.children()
+    process.send_signal(signum)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert said.splitlines()[-1] == "recdqn: stopped; the same command goes on with the sweep"
+    assert psutil.wait_procs([training], timeout=60)[1] == []
+    if signum == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM
+        assert said.splitlines()[-1] == "recdqn: stopped; the same command goes on with the sweep"
+    metrics = out / "a" / "seed-0" / "metrics.json"
+    assert not metrics.exists() or json.loads(metrics.read_text())["evaluations"][-1]["frames"] < 1_024
     sweep({"a/seed-0": cfg}, out)
     assert_same(weights(out / "a" / "seed-0"), dict(train(cfg, progress=False).policy.state_dict()))
