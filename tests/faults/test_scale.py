@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from runs import command, join, start
+from runs import command, go_on, join, start
 
-from recdqn import Config, resume, train
+from recdqn import Config, load_checkpoint, resume, train
 from recdqn.scale import Fleet
 
 ray = pytest.importorskip("ray", reason="pip install 'recdqn[scale]'")
@@ -179,6 +179,46 @@ def test_the_learner_is_stopped_or_killed_and_resumed(undisturbed, tmp_path, sig
     until(lambda: not running(tree))
     end(tree)
     assert_same(resume(out, progress=False).policy, undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("machines", [1, 2])
+def test_twenty_random_kills_of_actors_machines_and_the_learner(machines, tmp_path, request):
+    """One run; each kill comes some time after one of its collections."""
+    cfg = CFG.replace(train={"total_frames": 64 * 60, "eval_every": 30}, env={"id": "zoo:SlowCartPole"})
+    expected = train(cfg, progress=False).policy.state_dict()
+    nodes = request.getfixturevalue("nodes") if machines == 2 else None
+    cfg = cfg.replace(scale={"address": nodes.address if nodes else "local"})
+    pick, out, log = random.Random(machines), tmp_path / "run", tmp_path / "log"
+    kinds = ["actor"] * 9 + ["learner"] * 5 + (["machine"] * 6 if nodes else ["actor"] * 6)
+    pick.shuffle(kinds)
+    run = start(go_on, cfg, out, log=log)
+    for collection, kind in zip(sorted(pick.choices(range(45), k=len(kinds))), kinds, strict=True):
+        until(lambda at=collection, run=run: (saved(out) >= at and actors()) or not run.is_alive())
+        assert run.is_alive(), log.read_text()
+        time.sleep(pick.uniform(0.0, 0.5))
+        if kind == "actor":
+            end([pick.choice(actors())])
+        elif kind == "machine":
+            nodes.remove_node(nodes.workers.pop(), allow_graceful=False)
+            nodes.workers.append(nodes.add_node(wait=False, **nodes.options))
+        else:
+            tree = psutil.Process(run.pid).children(recursive=True)
+            os.kill(run.pid, signal.SIGKILL)
+            join(run)
+            assert run.exitcode == -signal.SIGKILL
+            until(lambda tree=tree: not running(tree))
+            end(tree)
+            run = start(go_on, cfg, out, log=log)
+    join(run)
+    assert run.exitcode == 0, log.read_text()
+    assert log.read_text().count("another one goes on with its episodes") >= 10
+    assert_same(load_checkpoint(out).policy, expected)
+
+
+def saved(out):
+    """Collections before the newest checkpoint."""
+    return max((int(path.stem.rpartition("-")[2]) // 65 for path in checkpoints(out)), default=-1)
 
 
 @contextlib.contextmanager

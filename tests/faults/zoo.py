@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import os
+import time
 
 import gymnasium as gym
 import numpy as np
@@ -150,6 +151,17 @@ class CountsInClass(Walk):
     def reward(self):
         CountsInClass.count += 1
         return 1 / self.count
+
+
+class SlowCartPole(gym.Wrapper):
+    """Takes 5 ms a step."""
+
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+
+    def step(self, action):
+        time.sleep(0.005)
+        return self.env.step(action)
 
 
 # Environments that make_env refuses
