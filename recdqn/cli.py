@@ -96,7 +96,9 @@ def sweep(
     address: Annotated[str | None, argument("ADDRESS"), OPTIONAL] = None,
     settings: Choices,
 ) -> None:
-    """Train every combination of settings, such as --seed 0..4 --loss.n_steps 1,3,5, and print a table.
+    """Train every combination of settings, such as --seed 0..4 --loss.n_steps 1,3,5, and compare them.
+
+    Prints a table, and writes it into the folder of the sweep, with a figure if Matplotlib is installed.
 
     Args:
         preset: masked-cartpole or pixel-cartpole.

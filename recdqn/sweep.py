@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import statistics
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from recdqn.config import Config
+from recdqn.curves import Record, draw_curves, final_return
 from recdqn.errors import UserError
 from recdqn.evaluation import Evaluation
-from recdqn.run.folder import CONFIG, METRICS, mean_return, write_config
+from recdqn.run.folder import CONFIG, METRICS, write_config
 from recdqn.run.signals import GracefulStop, Interrupted, Stopped
 from recdqn.scale.cluster import HEARTBEAT, Cluster
 
-TABLE = "sweep.md"  # in the folder of a sweep
+TABLE, FIGURE = "sweep.md", "sweep.png"  # in the folder of a sweep
 KEPT = ("config.json", "manifest.json", "metrics.json", "policy.pt")  # what a run on a cluster sends back
 
 RUN = "from recdqn import cli; from recdqn.run import signals; signals.stop_at_end_of_input(); cli.main()"
@@ -60,7 +62,9 @@ def sweep(
     address: str | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Train all runs that are not finished yet, and write a table of them into ``out``.
+    """Train all runs that are not finished yet, and write a table and a figure of them into ``out``.
+
+    The figure shows the learning curves, see :func:`recdqn.curves.draw_curves`, and needs Matplotlib.
 
     A run on this machine is a process of its own, which a later call resumes from its checkpoint. On a
     cluster it is a Ray task, which begins again elsewhere if its machine is lost, and sends its files back at
@@ -91,6 +95,10 @@ def sweep(
         raise UserError(f"{len(failed)} of {len(runs)} runs failed; {name}: {problem}")
     text = table(runs, out)
     (out / TABLE).write_text(f"{text}\n")
+    if importlib.util.find_spec("matplotlib") is None:
+        say(f"{out / FIGURE} is not drawn: pip install matplotlib")
+    else:
+        draw(runs, out)
     return text
 
 
@@ -100,16 +108,12 @@ def table(runs: Mapping[str, Config], out: Path) -> str:
     The return of a run is that of its last evaluation, or of the confirmation if it was solved; the interval
     is a 95 % bootstrap interval of their mean.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for name in runs:
-        saved = json.loads((out / name / METRICS).read_text())
-        groups.setdefault(name.rpartition("/")[0], []).append(saved)
     lines = [
         "| settings | seeds | solved | mean return | 95 % interval | frames (median) |",
         "|---|---|---|---|---|---|",
     ]
-    for name, group in groups.items():
-        returns = tuple(mean_return(saved["final"] or saved["evaluations"][-1]) for saved in group)
+    for name, group in _groups(runs, out).items():
+        returns = tuple(map(final_return, group))
         over = Evaluation(returns, ()).interval if len(group) > 1 else None
         interval = "–" if over is None else f"{over[0]:.1f} to {over[1]:.1f}"
         frames = statistics.median(saved["evaluations"][-1]["frames"] for saved in group)
@@ -117,6 +121,28 @@ def table(runs: Mapping[str, Config], out: Path) -> str:
         mean = statistics.mean(returns)
         lines.append(f"| {name} | {len(group)} | {solved} | {mean:.1f} | {interval} | {frames:,.0f} |")
     return "\n".join(lines)
+
+
+def draw(runs: Mapping[str, Config], out: Path) -> None:
+    """Draw the learning curve of each combination, over its seeds, into ``out``."""
+    from matplotlib.figure import Figure  # optional
+
+    fig = Figure(figsize=(9, 4.5), layout="constrained")
+    ax = fig.subplots()
+    draw_curves(ax, _groups(runs, out))
+    for solved in {cfg.train.solved_return for cfg in runs.values()}:
+        ax.axhline(solved, ls="--", lw=1, color="grey", label=f"solved: {solved:g}")
+    fig.legend(loc="outside right upper")
+    fig.savefig(out / FIGURE, dpi=150)
+
+
+def _groups(runs: Mapping[str, Config], out: Path) -> dict[str, list[Record]]:
+    """Return the metrics of the runs of each combination."""
+    groups: dict[str, list[Record]] = {}
+    for name in runs:
+        saved = json.loads((out / name / METRICS).read_text())
+        groups.setdefault(name.rpartition("/")[0], []).append(saved)
+    return groups
 
 
 def _here(runs: Mapping[str, Config], out: Path, jobs: int) -> Iterator[tuple[str, str | None]]:

@@ -14,11 +14,11 @@ from IPython.display import Markdown, display
 from recdqn.book.recorded import (
     RESULTS,
     Record,
-    final_return,
     mean_return,
     recorded_benchmarks,
     recorded_presets,
 )
+from recdqn.curves import final_return
 
 
 def show_table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> None:

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from recdqn import Config, make_env, make_policy
 from recdqn.book import plots
 from recdqn.book.plots import style
-from recdqn.book.recorded import learning_curve
+from recdqn.curves import learning_curve
 from recdqn.loss import Steps
 
 

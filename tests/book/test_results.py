@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from recdqn import Config, evaluate, load_checkpoint
 from recdqn.book.recorded import (
-    RESAMPLES,
     RESULTS,
     fingerprint,
-    learning_curve,
     mean_return,
     recorded_benchmarks,
     recorded_presets,
@@ -22,6 +20,7 @@ from recdqn.book.recorded import (
 )
 from recdqn.book.tables import bench_table, results_table, show_table, summary_table
 from recdqn.book.write import CURVES, NOTES, README, write_curves, write_tables
+from recdqn.curves import RESAMPLES, learning_curve
 from recdqn.errors import ConfigError, UserError
 from recdqn.presets import PRESETS
 

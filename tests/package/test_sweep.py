@@ -1,5 +1,6 @@
 """Sweeps: every combination is trained once, whatever happens in between, and ends in one table."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -52,7 +53,10 @@ def test_all_is_checked_before_anything_is_trained(cfg):
 def test_runs_are_those_of_train_and_are_trained_once(cfg, tmp_path, monkeypatch):
     runs, said = combinations(cfg, {"seed": (0, 1)}), []
     text = sweep(runs, tmp_path, jobs=2, say=said.append)
-    assert sorted(said) == ["masked-cartpole/seed-0: done", "masked-cartpole/seed-1: done"]
+    assert sorted(line for line in said if line.startswith("masked")) == [
+        "masked-cartpole/seed-0: done",
+        "masked-cartpole/seed-1: done",
+    ]
     assert (tmp_path / "sweep.md").read_text() == f"{text}\n"
     expected = train(cfg.replace(seed=1), progress=False)
     assert_same(weights(tmp_path / "masked-cartpole" / "seed-1"), dict(expected.policy.state_dict()))
@@ -69,17 +73,46 @@ def test_a_run_that_fails_stops_no_other(cfg, tmp_path):
     assert (tmp_path / "env.id=CartPole-v1" / "seed-0" / "metrics.json").exists()
 
 
-def test_the_table_has_a_row_for_each_combination(cfg, tmp_path):
+@pytest.fixture
+def finished(cfg, tmp_path):
+    """The files of a sweep over three seeds and two settings, one of which solves the task."""
     runs = combinations(cfg, {"seed": (0, 1, 2), "loss.n_steps": (1, 3)})
     for name, one in runs.items():
-        rows = [{"frames": 100 * (one.seed + 1), "returns": [10.0 * one.loss.n_steps]}]
+        rows = [{"frames": 512 + 8 * one.seed, "returns": [10.0 * one.loss.n_steps]}]
         final = {"returns": [480.0 + one.seed]} if one.loss.n_steps == 3 else None
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "metrics.json").write_text(json.dumps({"evaluations": rows, "final": final}))
-    assert table(runs, tmp_path).splitlines()[2:] == [
-        "| loss.n_steps=1 | 3 | 0 | 10.0 | – | 200 |",
-        "| loss.n_steps=3 | 3 | 3 | 481.0 | 480.0 to 482.0 | 200 |",
+    return runs
+
+
+def test_the_table_has_a_row_for_each_combination(finished, tmp_path):
+    assert table(finished, tmp_path).splitlines()[2:] == [
+        "| loss.n_steps=1 | 3 | 0 | 10.0 | – | 520 |",
+        "| loss.n_steps=3 | 3 | 3 | 481.0 | 480.0 to 482.0 | 520 |",
     ]
+
+
+def test_the_figure_has_a_curve_for_each_combination(finished, tmp_path, monkeypatch):
+    figures = pytest.importorskip("matplotlib.figure")
+    save, saved = figures.Figure.savefig, []
+    monkeypatch.setattr(
+        figures.Figure, "savefig", lambda fig, *args, **more: saved.append(fig) or save(fig, *args, **more)
+    )
+    sweep(finished, tmp_path)
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
+    one, three, solved = saved[0].axes[0].lines
+    assert [line.get_ydata()[-1] for line in (one, three, solved)] == [10.0, 481.0, 475.0]
+    assert one.get_label() == "loss.n_steps=1\nsolved 0 of 3 seeds"
+
+
+def test_a_sweep_without_matplotlib_says_so(finished, tmp_path, monkeypatch):
+    found, said = importlib.util.find_spec, []
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name)
+    )
+    assert sweep(finished, tmp_path, say=said.append) == table(finished, tmp_path)
+    assert said == [f"{tmp_path / 'sweep.png'} is not drawn: pip install matplotlib"]
+    assert not (tmp_path / "sweep.png").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

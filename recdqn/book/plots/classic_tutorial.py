@@ -20,8 +20,9 @@ from recdqn.book.plots.style import (
     style,
     two_widths,
 )
-from recdqn.book.recorded import Record, learning_curve, mean_return
+from recdqn.book.recorded import Record, mean_return
 from recdqn.config import MAX_RETURN, TrainConfig
+from recdqn.curves import learning_curve
 
 
 @two_widths

@@ -21,8 +21,9 @@ from recdqn.book.plots.style import (
     style,
     two_widths,
 )
-from recdqn.book.recorded import Axis, Record, learning_curve, mean_return
+from recdqn.book.recorded import mean_return
 from recdqn.config import MAX_RETURN, TrainConfig
+from recdqn.curves import Axis, Record, draw_curves
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,10 +35,7 @@ def seed_curves(
     axis: Axis = "frames",
     beside: Mapping[str, Sequence[Record]] | None = None,
 ) -> Figure:
-    """Draw learning curves: the interquartile mean over seeds, with a band for its 95 % interval.
-
-    The numbers are those of :func:`recdqn.book.recorded.learning_curve`. Each curve is extended to the end of
-    the longest. A single seed has no interval, and its legend says so.
+    """Draw learning curves as :func:`recdqn.curves.draw_curves` does, in the book's style.
 
     Args:
         presets: recorded runs by label, from :func:`recdqn.book.recorded.recorded_runs`.
@@ -45,28 +43,12 @@ def seed_curves(
         beside: evaluations of single runs by label, from :class:`recdqn.run.folder.Run`, each drawn as a line
             with dots; only with ``axis="frames"``.
     """
-    end = max(learning_curve(runs, axis).x[-1] for runs in presets.values())
     with style():
         fig, ax = plt.subplots(figsize=figsize(3.2, 3.8))
-        for number, (label, runs) in enumerate(presets.items()):
-            curve, color = learning_curve(runs, axis, end), (BLUE, ORANGE, GREEN, PURPLE)[number % 4]
-            line = ("-", "--", "-.", ":")[number % 4]  # so that curves differ by more than colour
-            seeds = f"{curve.seeds} seeds" if curve.seeds > 1 else "1 seed, no interval"
-            label = f"{label}\nsolved {curve.solved} of {seeds}"
-            ax.plot(curve.x, curve.iqm, line, color=color, label=label)
-            if curve.low is not None and curve.high is not None:
-                ax.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, lw=0)
+        draw_curves(ax, presets, axis, (BLUE, ORANGE, GREEN, PURPLE))
         for label, evaluations in (beside or {}).items():
             frames, returns = [e["frames"] for e in evaluations], [mean_return(e) for e in evaluations]
             ax.plot(frames, returns, marker=".", color=RED, lw=1, label=label)
-        if axis == "minutes":
-            ax.set_xscale("log")
-            ax.xaxis.set_major_formatter("{x:g}")
-        else:
-            ax.set_xlim(0, None)
-            ax.xaxis.set_major_formatter("{x:,.0f}")
-        names = {"frames": "environment steps", "minutes": "minutes of wall-clock time"}
-        ax.set(xlabel=names[axis], ylabel="IQM of the mean return")
         solved = TrainConfig.solved_return
         ax.axhline(solved, ls="--", lw=1, color=GREY, label=f"solved: {solved:.0f}")
         ax.set_ylim(0, MAX_RETURN * 1.08)
