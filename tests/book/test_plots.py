@@ -332,3 +332,14 @@ def test_timelines_overlap_what_a_fleet_does_at_once(update):
     assert learner == [(1, update), (1 + cycle, update)]
     assert actors == [(0, 1), (1, 1), (1 + cycle, 1)]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["one process", "actors", "learner"]
+
+
+def test_large_fleets_have_a_line_each_for_their_rate_and_the_age_of_their_weights():
+    one = [{"actors": count, "rate": 100.0 * count, "age": 3.0} for count in (16, 32, 64, 128)]
+    other = [row | {"rate": 500.0, "age": row["actors"] / 8} for row in one]
+    figure = plots.large_fleets({"some": one, "others": other})
+    lines = [[line.get_xydata().tolist() for line in ax.lines] for ax in figure.axes]
+    for name, (first, second) in zip(("rate", "age"), lines, strict=True):
+        assert first == [[row["actors"], row[name]] for row in one]
+        assert second == [[row["actors"], row[name]] for row in other]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["some", "others"]

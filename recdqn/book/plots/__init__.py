@@ -15,7 +15,7 @@ from recdqn.book.plots.making_it_fast import (
     stacked_bars,
     train_and_test_errors,
 )
-from recdqn.book.plots.more_than_one_machine import fleet_parts, timelines
+from recdqn.book.plots.more_than_one_machine import fleet_parts, large_fleets, timelines
 from recdqn.book.plots.own_environment import (
     corridor_drawing,
     corridor_film,
@@ -37,6 +37,7 @@ __all__ = [
     "errors_by_cart_position",
     "errors_by_position",
     "fleet_parts",
+    "large_fleets",
     "leak",
     "memory_across_slices",
     "memory_curves",

@@ -1,8 +1,9 @@
-"""Figures of a fleet of actors: its parts, and who works when."""
+"""Figures of a fleet of actors: its parts, who works when, and how it grows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -11,16 +12,20 @@ from matplotlib.patches import FancyBboxPatch, Patch
 
 from recdqn.book.plots.style import (
     BLUE,
+    GREEN,
     GREY,
     ORANGE,
     PALE_BLUE,
     PALE_ORANGE,
+    PURPLE,
+    RED,
     SMALL,
     WHITE,
     arrow,
     box,
     figsize,
     is_narrow,
+    panels,
     style,
     two_widths,
 )
@@ -116,4 +121,30 @@ def timelines(collect: float, share: float, update: float, cycles: int = 3) -> F
         ax.set(xlabel="seconds", ylim=(len(rows) - 0.5, -0.5), xlim=(0, end))
         handles = [Patch(color=BLUE, label="collects"), Patch(color=ORANGE, label="updates")]
         fig.legend(handles=handles, loc="outside upper center", ncols=2)
+    return fig
+
+
+@two_widths
+def large_fleets(fleets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Draw how fast fleets are and how old their weights get, against the number of actors.
+
+    Args:
+        fleets: by label, outcomes of :func:`recdqn.book.cluster.simulate`, each with its ``"actors"``, the
+            same ones in all; at most five labels.
+    """
+    looks = zip((RED, ORANGE, BLUE, PURPLE, GREEN), ("o-", "s--", "^-", "v:", "D-."), strict=True)
+    with style():
+        fig, axes = panels(2, 3.6, 2.6)
+        for (label, rows), (color, line) in zip(fleets.items(), looks, strict=False):
+            actors = [row["actors"] for row in rows]
+            for ax, name in zip(axes, ("rate", "age"), strict=True):
+                ax.plot(actors, [row[name] for row in rows], line, color=color, ms=4, label=label)
+        for ax, unit in zip(axes, ("frames per second", "age of the weights, updates"), strict=True):
+            ax.set_xscale("log", base=2)
+            ax.set_yscale("log")
+            ax.set_xticks(actors[::2], [f"{count:,}" for count in actors[::2]])
+            ax.set(xlabel="actors", ylabel=unit)
+            ax.minorticks_off()
+        handles, labels = axes[0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower left", ncols=1 if is_narrow() else 3)
     return fig
