@@ -5,11 +5,13 @@ from recdqn.replay.disk import preallocate, stored_bytes
 from recdqn.replay.make import UNUSED, make_replay_buffer
 from recdqn.replay.pixels import PixelReplayBuffer
 from recdqn.replay.sampler import DONE, TRAJECTORY, StepUniformSliceSampler
+from recdqn.replay.storage import FlatMemmapStorage
 
 __all__ = [
     "DONE",
     "TRAJECTORY",
     "UNUSED",
+    "FlatMemmapStorage",
     "PixelReplayBuffer",
     "SliceReplayBuffer",
     "StepUniformSliceSampler",

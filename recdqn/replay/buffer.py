@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import TensorDictReplayBuffer
 
@@ -14,8 +14,21 @@ class SliceReplayBuffer(TensorDictReplayBuffer):
     """A ``TensorDictReplayBuffer`` that continues exactly after ``load_state_dict``.
 
     TorchRL 0.14.1 also saves rows that were never written, loads into temporary files of its own, and does
-    not tell the sampler which row is the newest.
+    not tell the sampler which row is the newest. It also takes more time to put a batch together.
     """
+
+    def sample(
+        self, batch_size: int | None = None, return_info: bool = False
+    ) -> TensorDictBase | tuple[TensorDictBase, dict[str, Any]]:
+        """Draw a batch of slices ``[steps]``, with the sampler's flags and ``"index"``."""
+        if self._prefetch:
+            return super().sample(batch_size, return_info)
+        index, info = self.sampler.sample(self.storage, batch_size or self.batch_size)
+        batch = self.transform(self.storage.get(index))
+        info["index"] = index
+        for key, value in info.items():
+            batch.set(key, torch.stack(value, -1) if isinstance(value, tuple) else value)
+        return (batch, info) if return_info else batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the stored steps, as plain tensors, and the writer's state."""

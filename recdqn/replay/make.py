@@ -6,13 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
+from torchrl.data import TensorDictReplayBuffer
 from torchrl.envs import ExcludeTransform
 
 from recdqn.config import Config
 from recdqn.replay.buffer import SliceReplayBuffer
 from recdqn.replay.pixels import PixelReplayBuffer
 from recdqn.replay.sampler import TRAJECTORY, StepUniformSliceSampler
+from recdqn.replay.storage import FlatMemmapStorage
 
 # Entries of a collected step that nothing reads later.
 UNUSED = ("embed", "memory", "chosen_action_value", "done", "terminated", "truncated", ("next", "step_count"))
@@ -35,7 +36,7 @@ def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> Te
         kind = partial(PixelReplayBuffer, shift=cfg.replay.shift)
     return kind(
         transform=ExcludeTransform(*UNUSED, inverse=True),
-        storage=LazyMemmapStorage(cfg.replay.capacity, ndim=ndim, scratch_dir=scratch_dir),
+        storage=FlatMemmapStorage(cfg.replay.capacity, ndim=ndim, scratch_dir=scratch_dir),
         sampler=StepUniformSliceSampler(slice_len=cfg.replay.slice_len, traj_key=TRAJECTORY),
         batch_size=slices * cfg.replay.slice_len,
         dim_extend=ndim - 1,

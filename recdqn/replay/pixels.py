@@ -68,30 +68,44 @@ class PixelReplayBuffer(SliceReplayBuffer):
         """Draw a batch of slices, with ``("next", "pixels")``."""
         batch, info = super().sample(batch_size, return_info=True)
         end = batch[DONE].squeeze(-1).nonzero().flatten()  # [slices]: the last step of each, in the batch
-        episode, index, stored = batch[TRAJECTORY][end], batch["index"][end].unbind(-1), self.storage[:]
-        following = (index[0] + 1) % len(stored), *index[1:]
-        last = stored["pixels"][following]  # the image after each slice
-        unstored = (stored[TRAJECTORY][following] != episode) | (index[0] == self._newest)
-        for k in unstored.nonzero().flatten():
-            last[k] = self._last[int(episode[k])]
-        images = batch["pixels"]
+        images, last = batch["pixels"], self._images_after(batch[end])
         if self.shift:
             offsets = torch.randint(-self.shift, self.shift + 1, (len(end), 2)).tolist()
-            images = _shift(images, end.diff(prepend=end.new_tensor([-1])).tolist(), offsets, self.shift)
-            last = _shift(last, [1] * len(end), offsets, self.shift)
+            images = _shift(images, end.diff(prepend=end.new_tensor([-1])).tolist(), offsets)
+            last = _shift(last, [1] * len(end), offsets)
         after = torch.empty_like(images)
         after[:-1] = images[1:]
         after[end] = last
-        batch.update({"pixels": images, "next": {"pixels": after}})
+        batch.set("pixels", images).set(("next", "pixels"), after)
         return (batch, info) if return_info else batch
 
+    def _images_after(self, steps: TensorDictBase) -> Tensor:
+        """Return the image that follows each of the steps of a batch."""
+        stored, index = self.storage[:], steps["index"].unbind(-1)
+        pixels, episode = (stored[key].as_subclass(Tensor) for key in ("pixels", TRAJECTORY))
+        following = (index[0] + 1) % len(stored), *index[1:]
+        images = pixels[following]
+        unstored = (episode[following] != steps[TRAJECTORY]) | (index[0] == self._newest)
+        for k in unstored.nonzero().flatten():
+            images[k] = self._last[int(steps[TRAJECTORY][k])]
+        return images
 
-def _shift(images: Tensor, lengths: list[int], offsets: list[list[int]], limit: int) -> Tensor:
-    """Shift each slice by its own (down, right) offset, at most ``limit`` in each direction."""
-    *_, height, width = images.shape
-    edges = ((0, 0), (0, 0), (limit, limit), (limit, limit))
-    slices = torch.from_numpy(np.pad(images.numpy(), edges, mode="edge")).split(lengths)
-    corners = [(limit - down, limit - right) for down, right in offsets]
-    return torch.cat(
-        [part[..., y : y + height, x : x + width] for part, (y, x) in zip(slices, corners, strict=True)]
-    )
+
+def _shift(images: Tensor, lengths: list[int], offsets: list[list[int]]) -> Tensor:
+    """Shift each slice by its own offset, (down, right), with edge pixels repeated."""
+    shifted = torch.empty_like(images)
+    parts = zip(images.split(lengths), shifted.split(lengths), offsets, strict=True)
+    for source, target, (down, right) in parts:
+        _shift_slice(source.numpy(), target.numpy(), down, right)
+    return shifted
+
+
+def _shift_slice(source: np.ndarray, target: np.ndarray, down: int, right: int) -> None:
+    *_, height, width = source.shape
+    top, bottom = max(down, 0), height + min(down, 0)
+    left, end = max(right, 0), width + min(right, 0)
+    target[..., top:bottom, left:end] = source[..., top - down : bottom - down, left - right : end - right]
+    target[..., top:bottom, :left] = target[..., top:bottom, left : left + 1]
+    target[..., top:bottom, end:] = target[..., top:bottom, end - 1 : end]
+    target[..., :top, :] = target[..., top : top + 1, :]
+    target[..., bottom:, :] = target[..., bottom - 1 : bottom, :]

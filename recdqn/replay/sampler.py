@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
@@ -12,6 +14,28 @@ from torchrl.data import SliceSampler, Storage
 
 TRAJECTORY = ("collector", "traj_ids")  # number of the episode, from the collector
 DONE = ("next", "done")
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The stored episodes, ``[episodes]`` each.
+
+    Attributes:
+        stored: all stored steps.
+        env, row: place of the first step.
+        length: in steps.
+        longest: length of the longest slice.
+        offsets: number of slices, with those that extend beyond an end.
+        weight: cumulative sum of the probabilities, not normalised.
+    """
+
+    stored: TensorDictBase
+    env: np.ndarray
+    row: np.ndarray
+    length: np.ndarray
+    longest: np.ndarray
+    offsets: np.ndarray
+    weight: np.ndarray
 
 
 class StepUniformSliceSampler(SliceSampler):
@@ -40,7 +64,7 @@ class StepUniformSliceSampler(SliceSampler):
         super()._empty()
         self._starts: Tensor | None = None  # [environments, rows]: whether a stored step starts an episode
         self._written: list[Tensor] = []  # rows written since the last sample
-        self._cached: tuple[Tensor, Tensor, TensorDictBase] | None = None  # the last result of _episodes
+        self._cached: Episodes | None = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Reset the index of episodes, which is rebuilt from the storage."""
@@ -62,14 +86,8 @@ class StepUniformSliceSampler(SliceSampler):
         super().add(index)
         self._written.append(torch.as_tensor(index).reshape(-1)[:1])
 
-    def _episodes(self, storage: Storage) -> tuple[Tensor, Tensor, TensorDictBase]:
-        """Return the index of each episode's first step, its length, and a view of the storage.
-
-        Only rows written since the last call are compared with their neighbours.
-
-        Returns:
-            ``[episodes, dimensions]``, ``[episodes]``, and the stored steps.
-        """
+    def _episodes(self, storage: Storage) -> Episodes:
+        """Find the stored episodes; only new rows are compared with their neighbours."""
         if self._cached is not None and not self._written:
             return self._cached
         stored = storage[:]
@@ -83,35 +101,33 @@ class StepUniformSliceSampler(SliceSampler):
         self._starts[:, (rows[-1] + 1) % len(stored)] = True  # the oldest row
         self._written = []
 
-        env, row = self._starts[:, : len(stored)].nonzero().unbind(-1)
-        last = torch.ones_like(env, dtype=torch.bool)
-        last[:-1] = env[1:] != env[:-1]
-        following = row.roll(-1)
-        following[last] = row[last.roll(1)] + len(stored)  # wraps around the end
-        start = torch.stack([row, env], -1) if stored.ndim == 2 else row[:, None]
-        self._cached = start, following - row, stored
+        env, row = (part.numpy() for part in self._starts[:, : len(stored)].nonzero().unbind(-1))
+        last = np.append(env[1:] != env[:-1], True)
+        following = np.roll(row, -1)
+        following[last] = row[np.roll(last, 1)] + len(stored)  # wraps around the end
+        length = following - row
+        longest = length.clip(max=self.slice_len)
+        offsets = length + longest - 1
+        self._cached = Episodes(stored, env, row, length, longest, offsets, (offsets / longest).cumsum())
         return self._cached
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[tuple[Tensor, ...], dict[NestedKey, Tensor]]:
         """Draw ``batch_size // slice_len`` slices: the indices of their steps, and flags."""
-        start, lengths, stored = self._episodes(storage)
-        longest = lengths.clamp_max(self.slice_len)  # [episodes]: the longest slice
-        offsets = lengths + longest - 1  # [episodes]: number of slices, with those beyond both ends
-        slices = batch_size // self.slice_len
-        episode = torch.multinomial(offsets / longest, slices, replacement=True, generator=self._rng)
-        offset = (torch.rand(slices, generator=self._rng) * offsets[episode]).long()
-        first = offset - longest[episode] + 1  # negative before the episode
-        stop = torch.minimum(first + longest[episode], lengths[episode])
-        first = first.clamp_min(0)
+        episodes, slices = self._episodes(storage), batch_size // self.slice_len
+        shares = torch.rand(2, slices, generator=self._rng, dtype=torch.double).numpy()
+        episode = episodes.weight.searchsorted(shares[0] * episodes.weight[-1], side="right")
+        longest, length = episodes.longest[episode], episodes.length[episode]
+        first = (shares[1] * episodes.offsets[episode]).astype(np.int64) - longest + 1  # may be negative
+        stop = np.minimum(first + longest, length)
+        first = first.clip(min=0)
 
         length = stop - first
-        end = length.cumsum(0)  # [slices]: in the batch
-        row = torch.repeat_interleave(length)  # [steps]: the slice of each
-        steps = start[episode[row]]  # [steps, dimensions]
-        steps[:, 0] += first[row] + torch.arange(len(row)) - (end - length)[row]
-        steps[:, 0] %= storage.shape[0]
-        index = steps.unbind(-1)
-        return index, self._flags(stored, index, end - length, end - 1)
+        end = length.cumsum()  # [slices]: in the batch
+        row = np.repeat(episodes.row[episode] + first - (end - length), length) + np.arange(end[-1])
+        steps = [row % storage.shape[0], np.repeat(episodes.env[episode], length)]
+        index = tuple(torch.from_numpy(part) for part in steps[: episodes.stored.ndim])
+        flags = self._flags(episodes.stored, index, *map(torch.from_numpy, (end - length, end - 1)))
+        return index, flags
 
     def _flags(
         self, stored: TensorDictBase, index: tuple[Tensor, ...], first: Tensor, last: Tensor

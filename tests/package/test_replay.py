@@ -1,13 +1,15 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
-from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
+from torchrl.data import LazyMemmapStorage, LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from recdqn import Config, add_primers, make_collector, make_env, make_policy, make_replay_buffer
-from recdqn.replay import StepUniformSliceSampler, stored_bytes
+from recdqn.replay import FlatMemmapStorage, StepUniformSliceSampler, stored_bytes
 
 
 def filled(cfg, tmp_path, collections):
@@ -300,3 +302,32 @@ def test_loading_replaces_what_was_stored(rows, tmp_path):
         batch = saved.sample()
         torch.manual_seed(seed)
         assert (other.sample() == batch).all()
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_the_storage_reads_what_torchrls_reads(ndim, tmp_path):
+    """Before it is full, while it is overwritten, and after it was emptied; by any index."""
+    shape = [12] if ndim == 1 else [12, 5]
+    storages = [
+        kind(math.prod(shape), ndim=ndim, scratch_dir=tmp_path / kind.__name__)
+        for kind in (FlatMemmapStorage, LazyMemmapStorage)
+    ]
+    for rows in (torch.arange(7), torch.arange(4, 12), torch.arange(3)):
+        size = [len(rows), *shape[1:]]
+        deep = {"number": torch.randint(99, [*size, 1]), "deeper": {"vector": torch.rand(*size, 3)}}
+        steps = TensorDict({"flag": torch.rand(size) > 0.5, "deep": deep}, size)
+        if len(rows) == 3:
+            for storage in storages:
+                storage._empty()
+        for storage in storages:
+            storage.set(rows, steps)
+        stored = len(storages[0]) // math.prod(shape[1:])
+        lists = [torch.randint(stored, (40,)), *(torch.randint(n, (40,)) for n in shape[1:])]
+        index = tuple(lists) if ndim == 2 else lists[0]
+        backwards = tuple(part - part.max() - 1 for part in lists) if ndim == 2 else -1 - lists[0]
+        for one in (index, backwards, slice(1, 3), 0, torch.tensor(1), lists[0]):
+            ours, theirs = (storage.get(one) for storage in storages)
+            assert ours.shape == theirs.shape and (ours == theirs).all()
