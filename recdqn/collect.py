@@ -64,7 +64,7 @@ class CollectorState:
     def __init__(self, collector: Collector, env: TransformedEnv, replay_seconds: float) -> None:
         self.collector = collector
         self.replay_seconds = replay_seconds
-        self._envs = env.base_env._env  # Gymnasium's: one environment, or a vector of them
+        self._envs = env.base_env.gym  # Gymnasium's: one environment, or a vector of them
         self._loaded: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:

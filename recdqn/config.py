@@ -39,7 +39,7 @@ MAX_RETURN = 500  # environment steps: the time limit of CartPole-v1, and its hi
 
 @settings
 class EnvConfig(Part):
-    """An environment and the transforms it is seen through.
+    """An environment and how it is seen.
 
     Attributes:
         id: a Gymnasium id, like ``"CartPole-v1"`` or ``"module:Env-v0"``; or ``"module:function"``, the name

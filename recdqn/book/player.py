@@ -96,7 +96,8 @@ def play(
                 for key in states:
                     td.get(key).zero_()
             elif stage == POLICY:
-                truth = torch.tensor(np.array([cartpole.unwrapped.state for cartpole in env.base_env.envs]))
+                games = env.base_env.gym.envs
+                truth = torch.tensor(np.array([cartpole.unwrapped.state for cartpole in games]))
                 hidden = td["next", "recurrent_state_h"].squeeze(-2)
                 row = [td["embed"], hidden, td["action_value"], td["action"].argmax(-1), td["pixels"][0, 0]]
                 rows.append((truth, *(part.clone() for part in row), running))

@@ -1,11 +1,14 @@
 """Environments: made by name, checked, observed as pixels, run in processes, saved in mid-episode."""
 
-from recdqn.envs.make import add_primers, declared_spaces, hide_velocities, make_env, make_vector_env
+from recdqn.envs.base import GymnasiumEnv, OpenEnv, hide_velocities
+from recdqn.envs.make import add_primers, declared_spaces, make_env, make_vector_env
 from recdqn.envs.pixels import PAINTERS, RenderedPixels, ResizedPixels, prepare_display
 from recdqn.envs.shrink import GREY, small_grey
 
 __all__ = [
     "GREY",
+    "GymnasiumEnv",
+    "OpenEnv",
     "PAINTERS",
     "RenderedPixels",
     "ResizedPixels",

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.spaces import Box, Discrete
 from tensordict.nn import TensorDictModule
-from torch import Tensor
-from torchrl.envs import (
-    Compose,
-    GymWrapper,
-    InitTracker,
-    ObservationNorm,
-    RewardScaling,
-    StepCounter,
-    TransformedEnv,
-    UnaryTransform,
-)
-from torchrl.envs.common import EnvBase
+from torchrl.envs import Compose, TransformedEnv
 from torchrl.modules.utils import get_primers_from_module
 
 from recdqn.config import EnvConfig
+from recdqn.envs.base import GymnasiumEnv, OpenEnv
 from recdqn.envs.checked import CheckedEnv, is_vector
 from recdqn.envs.pixels import RenderedPixels, ResizedPixels, prepare_display
 from recdqn.envs.processes import Workers
@@ -35,19 +24,16 @@ from recdqn.envs.replayable import Replayable
 from recdqn.errors import LONGEST, ConfigError, MissingAttribute, first_line, resolve
 
 
-def hide_velocities(observation: Tensor, visible: Sequence[int] = (0, 2)) -> Tensor:
-    """Keep the cart's position and the pole's angle, or other entries: ``[..., 4]`` becomes ``[..., 2]``."""
-    return observation[..., list(visible)]
-
-
 def make_env(cfg: EnvConfig) -> TransformedEnv:
-    """Build CartPole, or another environment, with its transforms.
+    """Build CartPole, or another environment, with everything that recurrent DQN reads.
 
     The observation is ``"observation"`` ``[..., n]``, float32, for a vector (two entries of CartPole's four
     when masked), and ``"pixels"`` ``[..., 1, size, size]``, uint8, for an image. ``"is_init"`` and
     ``"step_count"`` are ``[..., 1]``. The batch size is ``[num_envs]``, or empty for one environment. An
     episode of CartPole ends when the pole falls or the cart leaves the track (``"terminated"``), or after 500
     steps (``"truncated"``). Every reward is multiplied by ``reward_scale``; CartPole's are 1.
+
+    :class:`recdqn.envs.GymnasiumEnv` writes these entries. Transforms can be appended.
 
     Raises:
         ConfigError: if the environment cannot be made, its actions are not ``Discrete``, its observations
@@ -59,18 +45,9 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
         >>> env.rollout(3)["observation"].shape
         torch.Size([3, 2])
     """
-    base = _base_env(cfg)
-    key = "observation"
-    transforms = []
-    if cfg.observation == "masked":
-        hide = partial(hide_velocities, visible=cfg.visible)
-        transforms = [UnaryTransform(in_keys=[key], out_keys=[key], fn=hide)]
-    if key in base.observation_spec.keys():
-        # As tensors: ObservationNorm would raise a negative number to 1e-6.
-        loc, scale = torch.tensor(cfg.loc), torch.tensor(cfg.scale)
-        transforms.append(ObservationNorm(loc, scale, in_keys=[key]))
-    transforms += [RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker()]
-    return TransformedEnv(base, Compose(*transforms))
+    # A vectorised Gymnasium environment costs one TorchRL step; SerialEnv would cost num_envs of them.
+    env = _make_one(cfg, 0) if cfg.num_envs == 1 else make_vector_env(cfg)
+    return OpenEnv(GymnasiumEnv(env, cfg), Compose())
 
 
 def add_primers(env: TransformedEnv, policy: TensorDictModule) -> TransformedEnv:
@@ -94,13 +71,8 @@ def add_primers(env: TransformedEnv, policy: TensorDictModule) -> TransformedEnv
     return env if primers is None else env.append_transform(primers)
 
 
-def _base_env(cfg: EnvConfig) -> EnvBase:
-    # A vectorised Gymnasium environment costs one TorchRL step; SerialEnv would cost num_envs of them.
-    return GymWrapper(_make_one(cfg, 0) if cfg.num_envs == 1 else make_vector_env(cfg))
-
-
 def make_vector_env(cfg: EnvConfig) -> gym.vector.VectorEnv:
-    """Build the Gymnasium environments below the transforms of :func:`make_env`, which step together.
+    """Build the Gymnasium environments below :func:`make_env`, which step together.
 
     Observations are whole vectors ``[num_envs, n]``, float32, or ``{"pixels": [num_envs, 1, size, size]}``,
     uint8; rewards are not scaled. An environment whose episode has ended waits for

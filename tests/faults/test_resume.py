@@ -601,7 +601,7 @@ def test_a_worker_that_fails_in_a_resume_ends_it_with_one_line(short, tmp_path, 
     replay = CollectorState.replay
 
     def disturb(self):
-        os.kill(self.collector.env.base_env._env.processes[3].pid, number)
+        os.kill(self.collector.env.base_env.gym.processes[3].pid, number)
         return replay(self)
 
     monkeypatch.setattr(CollectorState, "replay", disturb)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +13,18 @@ import torch
 from tensordict import assert_close
 from tensordict.nn import TensorDictModule
 from torch.nn.functional import one_hot
+from torchrl.data import Unbounded
+from torchrl.envs import (
+    Compose,
+    GymWrapper,
+    InitTracker,
+    ObservationNorm,
+    RewardScaling,
+    StepCounter,
+    TensorDictPrimer,
+    TransformedEnv,
+    UnaryTransform,
+)
 from torchrl.envs.utils import check_env_specs
 
 from recdqn import Config, make_env
@@ -89,7 +102,7 @@ def test_cartpole_keeps_its_own_time_limit(make):
     """``max_steps`` is for environments without one."""
     row = rollout(make(max_steps=3), 60)[0]
     assert row["next", "step_count"].max() > 3 and not row["next", "truncated"].any()
-    assert "TimeLimit<TimeLimit" not in str(make(max_steps=3).base_env._env)
+    assert "TimeLimit<TimeLimit" not in str(make(max_steps=3).base_env.gym)
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
@@ -110,6 +123,49 @@ def test_masked_is_gymnasium_without_velocities(make, num_envs):
         np.testing.assert_allclose(row["next", "reward"][:, 0], [0.1 * n[1] for n in nexts])
         assert row["next", "terminated"][:, 0].tolist() == [n[2] for n in nexts]
         assert row["next", "truncated"][:, 0].tolist() == [n[3] for n in nexts]
+
+
+def by_transforms(cfg):
+    """``make_env`` from TorchRL's own parts."""
+    key = ["observation"]
+    transforms = [RewardScaling(0.0, cfg.reward_scale), StepCounter(), InitTracker()]
+    if cfg.observation != "pixels":
+        transforms.insert(0, ObservationNorm(torch.tensor(cfg.loc), torch.tensor(cfg.scale), in_keys=key))
+    if cfg.observation == "masked":
+        hide = partial(hide_velocities, visible=cfg.visible)
+        transforms.insert(0, UnaryTransform(in_keys=key, out_keys=key, fn=hide))
+    return TransformedEnv(GymWrapper(make_env(cfg).base_env.gym), Compose(*transforms))
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize(
+    ("observation", "steps", "values"),
+    [
+        ("masked", 150, {"loc": (0.5, -1.0), "scale": (3.0, -4.0), "visible": (3, 0)}),
+        ("whole", 450, {"id": "MountainCar-v0", "loc": (0.1,), "scale": (0.3,)}),
+        ("pixels", 60, {"image_size": 36}),
+    ],
+)
+def test_every_entry_is_that_of_the_transforms(make, observation, steps, values, num_envs):
+    """Bit for bit, over ends of episodes, also with a primer."""
+    ours = make(observation, num_envs, **values)
+    theirs = by_transforms(config(observation, num_envs, **values))
+    for kind in ("observation", "reward", "done", "action", "state"):
+        specs = [
+            {name: (spec.shape, spec.dtype) for name, spec in getattr(env, f"full_{kind}_spec").items()}
+            for env in (ours, theirs)
+        ]
+        assert specs[0] == specs[1]
+    for primed in (False, True):
+        if primed:
+            for env in (ours, theirs):
+                env.append_transform(TensorDictPrimer(h=Unbounded(4), random=True, expand_specs=True))
+        data, expected = (rollout(env, steps) for env in (ours, theirs))
+        assert set(data.keys(True, True)) == set(expected.keys(True, True))
+        assert_close(data, expected, rtol=0, atol=0)
+    end = "truncated" if observation == "whole" else "terminated"
+    assert data["next", end].any(1).all(), "episodes of every environment must end"
+    theirs.close()
 
 
 @pytest.mark.parametrize(("num_envs", "size"), [(1, 84), (3, 60)])

@@ -224,7 +224,7 @@ def test_velocity_is_the_change_of_the_next_observation():
     with torch.no_grad():
         td = env.reset()
         for _ in range(5):
-            hidden = torch.tensor(env.base_env.unwrapped.state, dtype=torch.float)[[1, 3]]
+            hidden = torch.tensor(env.base_env.gym.unwrapped.state, dtype=torch.float)[[1, 3]]
             td = env.step(policy(td))
             change = td["next", "observation"] - td["observation"]
             torch.testing.assert_close(change / torch.tensor(cfg.env.scale) / 0.02, hidden, rtol=0, atol=1e-3)

@@ -19,7 +19,7 @@ from recdqn.doctor import BUGS
 def everything(parts: dict) -> list:
     """Return everything that ``diagnose`` could change."""
     env, buffer, loss = parts["env"], parts["buffer"], parts["loss"]
-    envs = env.base_env.unwrapped.envs
+    envs = env.base_env.gym.unwrapped.envs
     return [
         {k: v.clone() for k, v in parts["policy"].state_dict().items()},
         {k: v.clone() for k, v in loss.state_dict().items()},
@@ -63,9 +63,9 @@ def test_an_environment_that_renders_still_renders():
     env = make_env(small("pixel-cartpole", num_envs=1).env)
     env.set_seed(0)
     frame = env.reset()["pixels"]
-    surface = env.base_env.unwrapped.screen
+    surface = env.base_env.gym.unwrapped.screen
     assert "norm-per-column" in diagnose(env=env).checked
-    assert env.base_env.unwrapped.screen is surface
+    assert env.base_env.gym.unwrapped.screen is surface
     assert env.rollout(3)["pixels"].shape == (3, *frame.shape)
 
 

@@ -1,0 +1,162 @@
+"""Gymnasium environments as one TorchRL environment that writes every entry itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.spaces import Dict
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Bounded, Categorical, Composite, OneHot, TensorSpec, Unbounded
+from torchrl.envs import EnvBase, TransformedEnv
+
+from recdqn.config import EnvConfig
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+
+
+def hide_velocities(observation: Array, visible: Sequence[int] = (0, 2)) -> Array:
+    """Keep the cart's position and the pole's angle, or other entries: ``[..., 4]`` becomes ``[..., 2]``."""
+    return observation[..., list(visible)]
+
+
+class GymnasiumEnv(EnvBase):
+    """One Gymnasium environment, or several that step together, as TorchRL sees them.
+
+    It writes what ``GymWrapper`` and the transforms ``UnaryTransform(fn=hide_velocities)``,
+    ``ObservationNorm``, ``RewardScaling``, ``StepCounter`` and ``InitTracker`` would write, in one call
+    instead of six. It names no device: with ``device="cpu"`` TorchRL would copy every entry at every step.
+
+    Args:
+        env: with ``Discrete`` actions. Observations are vectors, float32, or ``{"pixels": [1, size, size]}``,
+            uint8, in a new array at each step. A vector of environments must not reset by itself.
+        cfg: what is visible, and how observations and rewards are scaled.
+
+    Attributes:
+        gym: ``env``.
+
+    Example:
+        >>> env = GymnasiumEnv(gym.make("CartPole-v1"), EnvConfig(num_envs=1, scale=(1.0,), loc=(0.0,)))
+        >>> env.rollout(3)["next", "step_count"].flatten().tolist()
+        [1, 2, 3]
+    """
+
+    def __init__(self, env: gym.Env | gym.vector.VectorEnv, cfg: EnvConfig) -> None:
+        space: Any
+        actions: Any
+        if isinstance(env, gym.vector.VectorEnv):
+            super().__init__(batch_size=[env.num_envs])
+            space, actions = env.single_observation_space, env.single_action_space
+        else:
+            super().__init__(batch_size=[])
+            space, actions = env.observation_space, env.action_space
+        self.gym = env
+        self._visible = cfg.visible if cfg.observation == "masked" else None
+        self._loc, self._scale = np.array(cfg.loc, np.float32), np.array(cfg.scale, np.float32)
+        self._reward_scale = np.float32(cfg.reward_scale)
+
+        batch = self.batch_size
+        flag = Categorical(2, shape=(*batch, 1), dtype=torch.bool)
+        count = Bounded(0, torch.iinfo(torch.int64).max, shape=(*batch, 1), dtype=torch.int64)
+        seen: dict[str, TensorSpec] = {}
+        if isinstance(space, Dict):
+            picture: Any = space["pixels"]
+            seen["pixels"] = Unbounded((*batch, *picture.shape), dtype=torch.uint8)
+        else:
+            size = space.shape[0] if self._visible is None else len(self._visible)
+            seen["observation"] = Unbounded((*batch, size))
+        self._key = next(iter(seen))
+        self.observation_spec = Composite(**seen, step_count=count, is_init=flag, shape=batch)
+        self.state_spec = Composite(step_count=count, shape=batch)
+        n = int(actions.n)
+        self.action_spec = OneHot(n, shape=(*batch, n), dtype=torch.int64)
+        self.reward_spec = Unbounded((*batch, 1))
+        self.done_spec = Composite(done=flag, terminated=flag, truncated=flag, shape=batch)
+        self._no = torch.zeros((*batch, 1), dtype=torch.bool)
+
+    def render(self) -> Any:
+        """Return a frame ``[height, width, 3]`` of a single environment, uint8."""
+        return self.gym.render()
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Close the Gymnasium environment."""
+        super().close(raise_if_closed=raise_if_closed)
+        self.gym.close()
+
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Write a random action; ``EnvBase`` would walk through its whole input spec for it."""
+        td = TensorDict({}, self.batch_size) if tensordict is None else tensordict
+        return td.set("action", self.action_spec.rand())
+
+    def _set_seed(self, seed: int | None) -> None:
+        self.gym.reset(seed=seed)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        if mask is None or not self.batch_size:
+            mask = ~self._no  # all
+        else:
+            kwargs["options"] = {"reset_mask": mask[..., 0].cpu().numpy()}
+        seen, _ = self.gym.reset(**kwargs)
+        entries = {
+            self._key: self._seen(seen),
+            "step_count": torch.zeros_like(mask, dtype=torch.int64),
+            "is_init": mask.clone(),
+            "done": self._no.clone(),
+            "terminated": self._no.clone(),
+            "truncated": self._no.clone(),
+        }
+        return TensorDict(entries, self.batch_size, device=self.device)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        actions = tensordict.get("action").argmax(-1).cpu().numpy()
+        seen, reward, terminated, truncated, _ = self.gym.step(actions)
+        entries = {
+            self._key: self._seen(seen),
+            "step_count": tensordict.get("step_count") + 1,
+            "is_init": self._no.clone(),
+            "reward": self._column(np.float32(reward) * self._reward_scale),
+            "terminated": self._column(terminated),
+            "truncated": self._column(truncated),
+        }
+        entries["done"] = entries["terminated"] | entries["truncated"]
+        return TensorDict(entries, self.batch_size, device=self.device)
+
+    def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
+        return next_tensordict_out  # EnvBase would look for missing entries and other shapes
+
+    def _column(self, values: Any) -> Tensor:
+        return torch.as_tensor(values).reshape(self._no.shape)
+
+    def _seen(self, seen: Any) -> Tensor:
+        if self._key == "pixels":
+            return torch.from_numpy(seen["pixels"])
+        if self._visible is not None:
+            seen = hide_velocities(seen, self._visible)
+        return torch.from_numpy(seen * self._scale + self._loc)
+
+
+class OpenEnv(TransformedEnv):
+    """A ``TransformedEnv`` that costs nothing until a transform is appended."""
+
+    def step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Step, through the transforms if there are any."""
+        if len(self.transform):
+            return super().step(tensordict)
+        return self.base_env.step(tensordict)
+
+    def step_and_maybe_reset(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, TensorDictBase]:
+        """Step and reset where an episode is done, through the transforms if there are any."""
+        if len(self.transform):
+            return super().step_and_maybe_reset(tensordict)
+        return self.base_env.step_and_maybe_reset(tensordict)
+
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Write a random action in the format of the action spec."""
+        if len(self.transform):
+            return EnvBase.rand_action(self, tensordict)  # from its own spec: a transform may change actions
+        return self.base_env.rand_action(tensordict)
