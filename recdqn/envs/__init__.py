@@ -2,7 +2,7 @@
 
 from recdqn.envs.base import GymnasiumEnv, OpenEnv, hide_velocities
 from recdqn.envs.make import add_primers, declared_spaces, make_env, make_vector_env
-from recdqn.envs.pixels import PAINTERS, RenderedPixels, ResizedPixels, prepare_display
+from recdqn.envs.pixels import PAINTERS, RenderedPixels, ResizedPixels, ScreenReader, prepare_display
 from recdqn.envs.shrink import GREY, small_grey
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "PAINTERS",
     "RenderedPixels",
     "ResizedPixels",
+    "ScreenReader",
     "add_primers",
     "declared_spaces",
     "hide_velocities",

@@ -13,13 +13,13 @@ from recdqn.envs.shrink import GREY, filter_matrix
 
 WIDTH, HEIGHT = 600, 400  # of the frame, in pixels
 HALF_TRACK, HALF_POLE = 2.4, 0.5  # metres
-REACH = 48  # pixels from the middle of the cart to the sides of the part that is drawn
-LOW, HIGH = 84, 234  # rows of the part that is drawn, counted from the bottom of the frame
-FARTHEST, STEEPEST = 2.7, 0.35  # metres and radians: from there on, shapes leave the part that is drawn
+REACH = 40  # pixels from the middle of the cart to the sides of the part that is drawn
+LOW, HIGH = 84, 230  # rows of the part that is drawn, counted from the bottom of the frame
+FARTHEST, STEEPEST = 2.6, 0.27  # metres and radians: from there on, shapes leave the part that is drawn
 TRACK, AXLE = 100, 107.5  # heights above the bottom of the frame, in pixels
 CART = ((-25, -15), (-25, 15), (25, 15), (25, -15))  # corners, from the cart's middle
 POLE = ((-5, -5), (-5, 120), (5, 120), (5, -5))  # corners of the upright pole, from the axle
-BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+BLACK = (0, 0, 0)
 BROWN, BLUE = ((round(float(np.dot(colour, GREY))),) * 3 for colour in ((202, 152, 101), (129, 132, 203)))
 
 
@@ -27,7 +27,7 @@ class CartPolePainter:
     """Draw the picture of a CartPole without its frame.
 
     Only the surroundings of the cart differ from one picture to the next. The painter draws Gymnasium's
-    shapes, in their grey levels, on a surface of 96 by 150 pixels, and shrinks that by two matrix products,
+    shapes, in their grey levels, on a surface of 80 by 146 pixels, and shrinks that by two matrix products,
     with the filter of :func:`~recdqn.envs.shrink.resize`. All around is the empty track.
 
     Args:
@@ -38,8 +38,9 @@ class CartPolePainter:
     def __init__(self, env: CartPoleEnv, size: int) -> None:
         self._env, self._size = env, size
         self._surface = pygame.Surface((2 * REACH, HIGH - LOW), depth=32)
-        pixels = np.asarray(self._surface.get_buffer()).reshape(HIGH - LOW, 2 * REACH, 4)
-        self._levels = pixels[::-1, :, self._surface.get_shifts()[1] // 8]  # green; the highest row first
+        self._pixels = np.asarray(self._surface.get_buffer()).reshape(HIGH - LOW, 2 * REACH, 4)
+        green = self._surface.get_shifts()[1] // 8
+        self._levels = self._pixels[::-1, :, green]  # the highest row first
 
         track = np.full((HEIGHT, 1), 255, np.float32)  # any column of the frame without the cart
         track[HEIGHT - 1 - TRACK] = 0
@@ -56,7 +57,7 @@ class CartPolePainter:
         measures = env.screen_width, env.screen_height, env.x_threshold, env.length
         if env.state is None or measures != (WIDTH, HEIGHT, HALF_TRACK, HALF_POLE) or self._size > HEIGHT:
             return None
-        x, _, angle, _ = env.state
+        x, angle = env.state[0], env.state[2]
         if not (abs(x) < FARTHEST and abs(angle) < STEEPEST):
             return None
         middle = float(x) * (WIDTH / (2 * HALF_TRACK)) + WIDTH / 2
@@ -71,7 +72,7 @@ class CartPolePainter:
         """Draw the cart at ``middle``; ``left`` is the column of the frame where the surface begins."""
         surface, axle = self._surface, (int(middle) - left, int(AXLE) - LOW)
         surface.set_clip((-left, 0, WIDTH, HIGH - LOW))  # lines end where the frame ends
-        surface.fill(WHITE)
+        self._pixels.fill(255)  # surface.fill would write past the processor's cache
         body = [(int(x + middle) - left, y + TRACK - LOW) for x, y in CART]
         gfxdraw.aapolygon(surface, body, BLACK)
         gfxdraw.filled_polygon(surface, body, BLACK)

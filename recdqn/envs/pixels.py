@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pygame
 import torch
-from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv, MountainCarEnv, PendulumEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from recdqn.envs.cartpole import CartPolePainter
@@ -22,10 +22,6 @@ from recdqn.envs.shrink import grey, resize, small_grey
 from recdqn.errors import UserError
 
 Painter = Callable[[], np.ndarray | None]  # draws [1, size, size], uint8, or None where it cannot
-
-#: Methods that draw, and what makes a painter (environment, size) that draws the same picture faster.
-PAINTERS: dict[Callable[..., Any], Callable[[Any, int], Painter]] = {CartPoleEnv.render: CartPolePainter}
-
 PASS_ON = {gym.Wrapper.render, OrderEnforcing.render, PassiveEnvChecker.render, CheckedEnv.render}
 MOMENTS = {0, 1, 4, 16, 64, 256}  # pictures that are compared with the plain way, and every 1,024th
 TOLERANCE = 1  # 8-bit levels: largest difference
@@ -35,16 +31,12 @@ class RenderedPixels(gym.Wrapper):
     """Replace the observation by a small grey picture of what the environment draws.
 
     The observation is ``{"pixels": [1, size, size]}``, uint8: ``render()``'s frame, shrunk with the filter
-    of TorchRL's ``Resize`` on bytes, and made grey. It is drawn in the fastest way that gives this picture:
+    of TorchRL's ``Resize`` on bytes, and made grey.
 
-    1. a painter for the environment's own ``render``, from :data:`PAINTERS`;
-    2. from the pygame screen that ``render()`` draws on, before all its pixels are copied. A picture counts
-       only if ``render()`` reads one screen and returns its pixels as they are;
-    3. the plain way, from the frame.
-
-    Neither of the first two is used if a wrapper replaces ``render``. Pictures 0, 1, 4, 16, 64 and 256, and
-    every 1,024th, are compared with the plain way. If one pixel is more than one level off, the way is given
-    up with a warning.
+    Where :data:`PAINTERS` has a painter for the environment's own ``render``, and no wrapper has a ``render``
+    of its own, the painter draws the same picture faster. Pictures 0, 1, 4, 16, 64 and 256, and every
+    1,024th, are compared with the frame. If one pixel is more than one level off, the painter is given up
+    with a warning.
 
     Args:
         env: made with ``render_mode="rgb_array"``.
@@ -63,7 +55,7 @@ class RenderedPixels(gym.Wrapper):
         super().__init__(env)
         self.size = size
         self.observation_space = _pixel_space(size)
-        self._ways = _fast_ways(env, size)  # the first one draws
+        self._painter = _painter(env, size)
         self._drawn = 0
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -78,11 +70,13 @@ class RenderedPixels(gym.Wrapper):
 
     def observe(self) -> dict[str, np.ndarray]:
         """Render the current state, and return the observation."""
-        if self._ways and (self._drawn in MOMENTS or self._drawn % 1024 == 0):
-            self._check()
+        picture = None if self._painter is None else self._painter()
+        if picture is None:
+            picture = self._plain()
+        elif self._drawn in MOMENTS or self._drawn % 1024 == 0:
+            picture = self._compare(picture)
         self._drawn += 1
-        picture = self._ways[0]() if self._ways else None
-        return {"pixels": self._plain() if picture is None else picture}
+        return {"pixels": picture}
 
     def _plain(self) -> np.ndarray:
         frame = np.asarray(self.env.render())
@@ -93,28 +87,27 @@ class RenderedPixels(gym.Wrapper):
             )
         return small_grey(frame, self.size)
 
-    def _check(self) -> None:
-        """Give up each way that cannot draw this picture, or draws another one than the plain way."""
-        plain = self._plain().astype(int)
-        while self._ways:
-            picture = self._ways[0]()
-            if picture is not None:
-                off = np.abs(picture - plain).max()
-                if off <= TOLERANCE:
-                    return
-                warnings.warn(
-                    f"{self.env.unwrapped} is drawn in a slower way from picture {self._drawn} on: "
-                    f"the faster one is {off} of 255 levels off in one place",
-                    stacklevel=2,
-                )
-            del self._ways[0]
+    def _compare(self, picture: np.ndarray) -> np.ndarray:
+        """Return the painter's picture, or the plain one if they differ, and then give up the painter."""
+        plain = self._plain()
+        off = np.abs(picture - plain.astype(int)).max()
+        if off <= TOLERANCE:
+            return picture
+        self._painter = None
+        warnings.warn(
+            f"{self.env.unwrapped} is drawn in a slower way from picture {self._drawn} on: "
+            f"its painter is {off} of 255 levels off in one place",
+            stacklevel=2,
+        )
+        return plain
 
 
 class ScreenReader:
     """Shrink the pygame screen of an environment before its pixels are copied.
 
     While ``render()`` runs, ``pygame.surfarray.pixels3d`` returns a fixed pattern of the screen's size, in an
-    array that is faster to copy. If ``render()`` returns that pattern, nothing was drawn on the array.
+    array that is faster to copy. If ``render()`` returns that pattern, nothing was drawn on the array, and
+    the picture counts. It is for environments that remember nothing of what they draw.
 
     Args:
         env: its ``render`` is called.
@@ -154,14 +147,23 @@ class ScreenReader:
         return resize(torch.from_numpy(rows).permute(2, 0, 1), self._size)[colours]
 
 
-def _fast_ways(env: gym.Env, size: int) -> list[Painter]:
+#: For methods that draw, what makes a :data:`Painter` of the same picture from the environment and its size.
+PAINTERS: dict[Callable[..., Any], Callable[[Any, int], Painter]] = {
+    CartPoleEnv.render: CartPolePainter,
+    AcrobotEnv.render: ScreenReader,
+    MountainCarEnv.render: ScreenReader,
+    PendulumEnv.render: ScreenReader,
+}
+
+
+def _painter(env: gym.Env, size: int) -> Painter | None:
     layer: Any = env
     while isinstance(layer, gym.Wrapper):
         if type(layer).render not in PASS_ON or "render" in vars(layer):
-            return []
+            return None
         layer = layer.env
-    paint = None if "render" in vars(layer) else PAINTERS.get(type(layer).render)
-    return [*([] if paint is None else [paint(layer, size)]), ScreenReader(env, size)]
+    make = None if "render" in vars(layer) else PAINTERS.get(type(layer).render)
+    return None if make is None else make(layer, size)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from recdqn import Config, make_env
-from recdqn.envs import PAINTERS, RenderedPixels, prepare_display
+from recdqn.envs import PAINTERS, RenderedPixels, ScreenReader, prepare_display, small_grey
 from recdqn.errors import UserError
 
 GREY = np.array([0.2989, 0.587, 0.114])
@@ -77,11 +77,20 @@ def test_pictures_of_other_environments(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "each"), [("CartPole-v1", 0), ("MountainCar-v0", 1), ("Acrobot-v1", 1), ("Pendulum-v1", 1)]
+    ("name", "values", "frames"),
+    [
+        ("CartPole-v1", {}, 3),  # the comparisons: pictures 1, 4 and 16
+        ("CartPole-v1", {"length": 0.6}, 40),
+        ("MountainCar-v0", {}, 40 + 3),
+        ("Acrobot-v1", {}, 40 + 3),
+        ("Pendulum-v1", {}, 40 + 3),
+    ],
 )
-def test_a_picture_takes_no_drawing_or_one(name, each, monkeypatch):
-    """How often the environment draws its frame: ``each`` time, and twice where both ways are compared."""
+def test_how_often_a_frame_is_drawn(name, values, frames, monkeypatch):
+    """For 40 pictures."""
     pixels = RenderedPixels(gym.make(name, render_mode="rgb_array"), 84)
+    for attribute, value in values.items():
+        setattr(pixels.unwrapped, attribute, value)
     pixels.reset(seed=0)
     size, drawn, flip = pixels.render().shape[1::-1], [], pygame.transform.flip
 
@@ -92,8 +101,7 @@ def test_a_picture_takes_no_drawing_or_one(name, each, monkeypatch):
     monkeypatch.setattr(pygame.transform, "flip", count)
     for _ in range(40):
         pixels.observe()
-    compared = 3  # pictures 1, 4 and 16
-    assert drawn.count(size) == 40 * each + compared * (1 + each)
+    assert drawn.count(size) == frames
     pixels.close()
 
 
@@ -193,11 +201,28 @@ def of(kind, **values):
     return env
 
 
+class Padded(CartPoleEnv):
+    """Has a longer state, and draws as CartPole does."""
+
+    def reset(self, **kwargs):
+        observation, info = super().reset(**kwargs)
+        self.state = np.append(self.state, 9.0)
+        return observation, info
+
+    def step(self, action):
+        self.state = self.state[:4]
+        outcome = super().step(action)
+        self.state = np.append(self.state, 9.0)
+        return outcome
+
+
+KINDS = (Scored, LaterScored, Marked, Turned, Deep, Unread, Dyed, NoPygame)
+
+
 @pytest.mark.parametrize(
     "make",
     [
-        *[functools.partial(of, kind) for kind in (Scored, LaterScored, Marked, Turned, Deep, Unread, Dyed)],
-        functools.partial(of, NoPygame),
+        *[functools.partial(of, kind) for kind in (*KINDS, Padded)],
         lambda: Stamp(of(CartPoleEnv)),
         lambda: gym.wrappers.TimeLimit(Stamp(gym.make("CartPole-v1", render_mode="rgb_array")), 9),
         lambda: of(CartPoleEnv, length=1.0),
@@ -208,6 +233,33 @@ def of(kind, **values):
 def test_no_environment_loses_what_it_draws(make):
     """Each picture is the environment's own frame, and nothing is to warn of: any warning is an error."""
     assert differences(make(), 45).max() < ROUNDED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_screen_counts_only_where_it_is_all_that_is_drawn(kind, monkeypatch):
+    """The same environments, if they opt in where they should not."""
+    monkeypatch.setitem(PAINTERS, kind.render, ScreenReader)
+    assert differences(of(kind), 45).max() < ROUNDED
+
+
+class Trail(CartPoleEnv):
+    """Draws every picture over the faded one before it."""
+
+    last = np.zeros((400, 600, 3), np.uint8)
+
+    def render(self):
+        self.last = np.maximum(self.last // 2, 255 - super().render())
+        return 255 - self.last
+
+
+def test_an_environment_that_remembers_its_frames_draws_each_once():
+    pixels, twin = RenderedPixels(of(Trail), 84), of(Trail)
+    twin.reset(seed=0)
+    picture = pixels.reset(seed=0)[0]["pixels"]
+    for time in range(20):
+        np.testing.assert_array_equal(picture, small_grey(twin.render(), 84))
+        twin.step(time % 2)
+        picture = pixels.step(time % 2)[0]["pixels"]
 
 
 def test_an_attribute_may_change_in_an_episode():
@@ -280,7 +332,7 @@ def test_a_painter_is_given_up_where_it_is_wrong(monkeypatch, recwarn, dot, slow
     assert (max(painted) == 64) == slower
     assert len(messages) == slower
     if slower:
-        assert "is drawn in a slower way from picture 64 on: the faster one is 2 of 255 levels" in messages[0]
+        assert "is drawn in a slower way from picture 64 on: its painter is 2 of 255 levels" in messages[0]
 
 
 def test_a_painter_is_not_for_classes_that_draw_themselves(monkeypatch):
