@@ -1,8 +1,7 @@
 """Compare the package with baselines: ``python -m benchmarks [ROW ...]``.
 
 Prints a table and writes it as JSON, with the machine and the versions. Both sides run on one thread. Short
-measurements alternate between the sides, the time-to-solve row runs one after the other, and memory is
-measured in a separate process.
+measurements alternate between the sides; memory and the time to solve are measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from benchmarks import buffer, masked, pictures, stop
+from benchmarks import buffer, imports, masked, pictures, solve, stop
 from benchmarks.harness import Row
 from recdqn.book.recorded import RESULTS
 from recdqn.book.tables import bench_table
@@ -31,11 +30,15 @@ ROWS: dict[str, Callable[[], Row]] = {
     "pixel-bytes": pictures.pixel_bytes,
     "masked-env": masked.env_row,
     "masked-loop": masked.loop_row,
+    "masked-loop-vector": masked.vector_row,
+    "masked-update": masked.update_row,
     "evaluation": masked.evaluation_row,
     "buffer-size": buffer.size_row,
     "memory": buffer.memory_row,
     "stop": stop.stop_row,
-    "masked-solve": masked.solve_row,
+    "import": imports.import_row,
+    "help": imports.help_row,
+    "masked-solve": solve.solve_row,
     "pixel-solve": pictures.solve,
 }
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recdqn import weights
 from recdqn.config import ENV_ID, Config, EnvConfig
 from recdqn.evaluation import EVAL_SEED
 
@@ -146,8 +147,12 @@ def loss(online: Network, target: Network, batch: Batch, cfg: Config) -> Tensor:
     return (chosen - wanted)[inside].square().mean()
 
 
-def train(cfg: Config, after: Callable[[Network, int], bool] | None = None) -> tuple[Network, int]:
+def train(
+    cfg: Config, after: Callable[[Network, int], bool] | None = None, one_vector: bool = False
+) -> tuple[Network, int]:
     """Train on masked CartPole until the frames are used up, or ``after(network, collection)`` is true.
+
+    With ``one_vector`` the weights of each network, and the gradient, lie in one vector, as in the package.
 
     Returns:
         The network with the running average of the weights, and how many updates were made.
@@ -165,8 +170,14 @@ def train(cfg: Config, after: Callable[[Network, int], bool] | None = None) -> t
     env, rng = make_env(cfg.env.num_envs), np.random.default_rng(cfg.seed)
     online, buffer = Network(cfg), Buffer(cfg, rng)
     target, average = copy.deepcopy(online), copy.deepcopy(online)
-    parameters = list(online.parameters())
-    optim = torch.optim.Adam(parameters, lr=cfg.train.learning_rate)
+    parameters, targets, averages = (list(network.parameters()) for network in (online, target, average))
+    if one_vector:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        gradient = weights.one_vector([parameter.grad for parameter in parameters])
+        parameters, targets, averages = map(weights.one_vector, (parameters, targets, averages))
+        parameters[0].grad = gradient[0]
+    optim = torch.optim.Adam(parameters, lr=cfg.train.learning_rate, fused=one_vector)
     see = observer(cfg)
 
     observation = see(env.reset(seed=cfg.seed)[0])
@@ -209,11 +220,11 @@ def train(cfg: Config, after: Callable[[Network, int], bool] | None = None) -> t
                 error.backward()
                 nn.utils.clip_grad_norm_(parameters, cfg.train.max_grad_norm)
                 optim.step()
-                optim.zero_grad()
+                optim.zero_grad(set_to_none=not one_vector)
                 keep = cfg.train.average if updates else 0.0
                 with torch.no_grad():
-                    torch._foreach_lerp_(list(target.parameters()), parameters, cfg.loss.tau)
-                    torch._foreach_lerp_(list(average.parameters()), parameters, 1.0 - keep)
+                    torch._foreach_lerp_(targets, parameters, cfg.loss.tau)
+                    torch._foreach_lerp_(averages, parameters, 1.0 - keep)
                 updates += 1
             if not math.isfinite(error.item()):
                 raise FloatingPointError(f"the loss is {error.item()} after {frames} frames")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchrl.objectives import SoftUpdate
 
-from benchmarks import buffer, classic, masked, memoryless, pictures, plain, stop
+from benchmarks import buffer, classic, masked, memoryless, pictures, plain, scaling, stop
 from recdqn import (
     Config,
     RecurrentDQNLoss,
@@ -274,3 +274,29 @@ def test_the_memoryless_agent_sees_its_last_four_observations():
         np.testing.assert_array_equal(observation, np.concatenate(seen[-4:]))
         observation = env.step(action)[0]
         seen.append(alone.step(action)[0][[0, 2]])
+
+
+def test_the_plain_loop_computes_the_same_with_its_weights_in_one_vector():
+    cfg = Config.preset("masked-cartpole").replace(
+        env={"num_envs": 4}, train={"frames_per_batch": 32, "total_frames": 128, "warmup_frames": 64}
+    )
+    (many, updates), (one, _) = (plain.train(cfg, one_vector=vector) for vector in (False, True))
+    assert updates == 24
+    for ours, other in zip(one.parameters(), many.parameters(), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-5)
+
+
+# --- growth with the sizes ----------------------------------------------------------------------------------
+
+
+def test_the_exponent_is_the_slope_for_large_sizes():
+    fixed_and_linear = {n: 3.0 + 2e-6 * n for n in (1, 10, 10**8, 10**9, 10**10)}
+    assert scaling.exponent(fixed_and_linear) == pytest.approx(1.0, abs=0.01)
+    assert scaling.exponent({n: 0.5 for n in (1, 10, 100)}) == pytest.approx(0.0)
+
+
+def test_every_size_is_measured():
+    assert set(scaling.frames((1, 2), repeats=1)) == {1, 2}
+    by_slices, by_length = scaling.updates((2, 4), (20, 30), repeats=1)
+    assert set(by_slices) == {2, 4} and set(by_length) == {20, 30}
+    assert set(scaling.samples((10_000,), repeats=1)) == {10_000}
