@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torchrl.collectors import Collector
 from torchrl.data import TensorDictReplayBuffer
+from torchrl.modules import EGreedyModule
 
 from recdqn.config import TrainConfig
 from recdqn.evaluation import Evaluation
@@ -57,7 +59,7 @@ def loop(
 
         next(collections)
         progress.frames += cfg.frames_per_batch
-        exploration.step(cfg.frames_per_batch)
+        lower_epsilon(exploration, cfg.frames_per_batch)
         if progress.frames >= cfg.warmup_frames:
             learner.anneal(progress.frames)
             progress.updates_due = cfg.updates
@@ -71,6 +73,17 @@ def _random_share(learner: Learner) -> float:
     from recdqn.scale import ladder  # imports Ray
 
     return ladder(learner.cfg.env.num_envs).mean().item()
+
+
+def lower_epsilon(exploration: EGreedyModule, frames: int) -> None:
+    """Lower epsilon as ``exploration.step(frames)`` does, which takes as many steps of Python.
+
+    Args:
+        exploration: its ``eps`` falls linearly from ``eps_init`` to ``eps_end`` in ``annealing_num_steps``.
+        frames: environment steps since the last call.
+    """
+    each = (exploration.eps_init - exploration.eps_end) / exploration.annealing_num_steps
+    exploration.eps.copy_(torch.maximum(exploration.eps - frames * each, exploration.eps_end))
 
 
 @dataclass

@@ -6,18 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torchrl.modules import EGreedyModule
 
 from recdqn.config import Config
 from recdqn.evaluation import Evaluation
-from recdqn.loop import Progress, loop
-
-
-class Exploration:
-    def __init__(self):
-        self.frames, self.eps = 0, torch.tensor(1.0)
-
-    def step(self, frames):
-        self.frames += frames
+from recdqn.loop import Progress, loop, lower_epsilon
 
 
 class CountingLearner:
@@ -25,7 +18,7 @@ class CountingLearner:
 
     def __init__(self, cfg):
         self.cfg, self.updates, self.annealed = cfg, 0, []
-        self.policy = [None, Exploration()]
+        self.policy = [None, EGreedyModule(None, 1.0, 0.0, annealing_num_steps=640)]
 
     def update(self, batch):
         self.updates += 1
@@ -63,6 +56,20 @@ def test_with_a_ladder_the_metrics_have_its_mean(cfg):
     assert [row["eps"] for row in progress.metrics] == [round(mean, 4)] * 3
 
 
+@pytest.mark.parametrize("eps", [1.0, 0.3, [0.4, 0.0162, 0.0007]])
+def test_epsilon_falls_as_in_single_steps(eps):
+    """TorchRL's own, in float64, down to the end, where it stays; also with a share for each environment."""
+    single, ours = (EGreedyModule(None, 1.0, 0.05, annealing_num_steps=300) for _ in range(2))
+    for exploration in (single, ours):
+        exploration.eps = torch.tensor(eps)
+    single.double()
+    for _ in range(6):
+        single.step(64)
+        lower_epsilon(ours, 64)
+        torch.testing.assert_close(ours.eps.double(), single.eps, rtol=0, atol=1e-6)
+    assert (ours.eps == torch.tensor(0.05)).all()
+
+
 def test_order_of_events(cfg):
     learner, *others = parts(cfg)
     progress = Progress()
@@ -73,7 +80,8 @@ def test_order_of_events(cfg):
         *["collection", *updates, "collection", *updates, "evaluation"],
         *["collection", *updates, "evaluation"],
     ]
-    assert learner.policy[-1].frames == progress.frames == 5 * 64
+    assert progress.frames == 5 * 64
+    assert learner.policy[-1].eps == pytest.approx(0.5)  # 5 * 64 of 640 steps from 1 to 0
     assert learner.annealed == [128, 192, 256, 320]
     assert [row["frames"] for row in progress.metrics] == [128, 256, 320]
     assert [row["loss"] for row in progress.metrics] == [2.0, 6.5, 11.0]  # means since the row before
