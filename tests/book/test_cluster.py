@@ -1,10 +1,13 @@
 """The simulation of a fleet agrees with arithmetic where one part sets the pace."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from benchmarks import cluster
 from recdqn.book.cluster import Costs, Setting, simulate
+from recdqn.book.recorded import RESULTS
 
 FREE = Costs(
     step=0.010,
@@ -91,3 +94,23 @@ def test_stores_that_do_not_keep_up():
     assert found.rate == pytest.approx(2 * 64 / (0.001 + 0.004 + 64 * 2e-5), rel=0.01)
     assert found.busy["driver"] == pytest.approx(1, rel=0.01)
     assert found.age > 2 * (16 * 0.042) / 0.007  # they wait to be stored
+
+
+def test_the_recorded_fleets_are_those_of_the_recorded_costs(monkeypatch):
+    """Simulated again, those of 16 and 64 actors: nothing in a simulation depends on the machine."""
+    recorded = json.loads((RESULTS / "cluster.json").read_text())
+    costs = {name: Costs(**each) for name, each in recorded["costs"].items()}
+    monkeypatch.setattr(cluster, "ACTORS", [16, 64])
+    slow = cluster.sleeping(costs["masked-cartpole"], recorded["sleep"]["10"])
+    for name, rows in cluster.large(slow).items():
+        again = [row for row in recorded["large"][name] if row["actors"] in (16, 64)]
+        for row, found in zip(again, rows, strict=True):
+            assert found["rate"] == pytest.approx(row["rate"]) and found["age"] == pytest.approx(row["age"])
+    assert [row["stores"] for row in recorded["r2d2"]] == [0, 1, 2, 3, 4, 8]
+    for row in recorded["clock"]:
+        cfg = cluster.slow_config(row["actors"], row["ms"], row["updates"])
+        slow = cluster.sleeping(costs["masked-cartpole"], recorded["sleep"][str(row["ms"])])
+        assert cluster.formula(cfg, slow) == pytest.approx(row["formula"])
+        if row["actors"]:
+            setting = Setting(row["actors"], 16 // row["actors"], 4, row["updates"])
+            assert simulate(slow, setting).rate == pytest.approx(row["simulation"])

@@ -145,6 +145,21 @@ def test_agents_without_memory_do_what_chapter_1_says_of_them(name, seeds, frame
             assert mean_return(last) < 50
 
 
+def test_seeds_differ_by_more_than_the_age_of_the_weights_does():
+    medians, spreads = [], []
+    for lag in (0, 1, 4, 16):
+        runs = recorded_runs(f"staleness/{lag}")
+        assert [run["seed"] for run in runs] == [0, 1, 2, 3, 4]
+        scale = {"actors": 1, "pipeline": lag} if lag else {}
+        for run in runs:
+            expected = Config.preset("masked-cartpole", seed=run["seed"]).replace(scale=scale)
+            assert Config.from_dict(run["config"]) == expected
+        frames = [run["evaluations"][-1]["frames"] for run in runs]
+        medians.append(np.median(frames))
+        spreads.append(max(frames) - min(frames))
+    assert max(medians) - min(medians) < min(spreads)
+
+
 def test_recorded_weights_give_the_recorded_returns():
     """The confirmation again, from the weights: the same episodes, but for rounding in another PyTorch."""
     run = recorded_runs("masked-cartpole")[0]
