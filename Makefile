@@ -60,21 +60,21 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ROWS)
 	$(BIN)/python -m recdqn.book.write
 
+# Sweeps go on where they were stopped: finished runs wait in runs/results until the others are there.
 results: $(STAMP)
-	for seed in 0 1 2 3 4; do rm -rf results/masked-cartpole/seed-$$seed && \
-	  $(BIN)/recdqn train masked-cartpole --seed $$seed --out results/masked-cartpole/seed-$$seed && \
-	  rm -rf results/masked-cartpole-slicesampler/seed-$$seed && \
+	for preset in masked-cartpole pixel-cartpole; do \
+	  $(BIN)/recdqn sweep $$preset --seed 0..4 --out runs/results || exit 1; done
+	for seed in 0 1 2 3 4; do rm -rf results/masked-cartpole-slicesampler/seed-$$seed && \
 	  $(BIN)/python benchmarks/sampler.py $$seed || exit 1; \
 	  for steps in 5 10; do rm -rf results/masked-cartpole-burn-in/$$steps-20/seed-$$seed && \
 	    $(BIN)/python -m benchmarks.burn_in $$steps 20 $$seed || exit 1; done; done
-	for seed in 0 1 2 3 4; do rm -rf results/pixel-cartpole/seed-$$seed && \
-	  $(BIN)/recdqn train pixel-cartpole --seed $$seed --out results/pixel-cartpole/seed-$$seed || exit 1; done
 	for run in masked-none/0 masked-none/1 masked-none/2 masked-none/3 masked-none/4 \
 	  masked-four/0 masked-four/1 masked-four/2 masked-four/3 masked-four/4 \
 	  pixel-none/0 pixel-none/1 pixel-none/2; do rm -rf results/memoryless/$${run%/*}/seed-$${run#*/} && \
 	  $(BIN)/python -m benchmarks.memoryless $${run%/*} $${run#*/} || exit 1; done
-	rm -rf results/staleness && $(BIN)/python -m benchmarks.staleness
-	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends && $(BIN)/python -m benchmarks.cluster
+	rm -rf results/masked-cartpole results/pixel-cartpole
+	mv runs/results/masked-cartpole runs/results/pixel-cartpole results/
+	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
 	$(BIN)/python -m recdqn.book.player results/pixel-cartpole/seed-0
 	$(BIN)/python -m recdqn.book.write

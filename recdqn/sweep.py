@@ -25,7 +25,14 @@ from recdqn.scale.cluster import HEARTBEAT, Cluster
 TABLE, FIGURE = "sweep.md", "sweep.png"  # in the folder of a sweep
 KEPT = ("config.json", "manifest.json", "metrics.json", "policy.pt")  # what a run on a cluster sends back
 
-RUN = "from recdqn import cli; from recdqn.run import signals; signals.stop_at_end_of_input(); cli.main()"
+RUN = """
+import sys
+from recdqn import cli
+from recdqn.run.signals import stop_at_end_of_input
+sys.argv[0] = "recdqn"  # for the manifest
+stop_at_end_of_input()
+cli.main()
+"""
 
 
 def combinations(base: Config, choices: Mapping[str, tuple[Any, ...]]) -> dict[str, Config]:

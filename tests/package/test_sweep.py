@@ -58,6 +58,8 @@ def test_runs_are_those_of_train_and_are_trained_once(cfg, tmp_path, monkeypatch
         "masked-cartpole/seed-1: done",
     ]
     assert (tmp_path / "sweep.md").read_text() == f"{text}\n"
+    manifest = json.loads((tmp_path / "masked-cartpole" / "seed-1" / "manifest.json").read_text())
+    assert manifest["command"].startswith("recdqn train --config ")
     expected = train(cfg.replace(seed=1), progress=False)
     assert_same(weights(tmp_path / "masked-cartpole" / "seed-1"), dict(expected.policy.state_dict()))
 
