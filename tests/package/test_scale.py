@@ -1,5 +1,6 @@
 """Ray actors collect what the same actors collect without Ray, also when some are killed."""
 
+import gc
 import importlib.util
 import os
 import re
@@ -218,6 +219,18 @@ def test_weights_are_as_many_collections_old_as_the_pipeline_is_long(cfg, ray_he
             torch.nn.init.constant_(last.bias, version)
             seen.append(ours.collect()["action_value"].unique().item())
     assert seen == [max(version - lag, 0) for version in range(6)]
+
+
+def test_the_object_store_does_not_grow(cfg, ray_here):
+    """An object stays in it as long as this process refers to it."""
+    worker = ray._private.worker.global_worker.core_worker  # no public way counts references
+    held = []
+    with Fleet(cfg, policy_of(cfg)) as ours:
+        for _ in range(8):
+            ours.collect()
+            gc.collect()
+            held.append(len(worker.get_all_reference_counts()))
+    assert held[1:] == held[:-1], held
 
 
 def test_too_few_processors(cfg, ray_here, tmp_path):
