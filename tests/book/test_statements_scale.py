@@ -1,7 +1,12 @@
 """What the chapter on several machines says of TorchRL's ways to collect with many processes."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from torchrl.collectors import Collector, MultiAsyncCollector, MultiSyncCollector
 from torchrl.collectors.distributed import DistributedCollector, RPCCollector
 from torchrl.data import LazyMemmapStorage, SliceSampler, TensorDictReplayBuffer
@@ -9,7 +14,7 @@ from torchrl.envs import ParallelEnv
 
 from recdqn import Config, add_primers, make_env, make_policy
 
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]  # of TorchRL and its workers
+CHAPTER = Path(__file__).parents[2] / "book" / "chapters" / "09-more-than-one-machine.ipynb"
 
 CFG = Config.preset("masked-cartpole").replace(env={"num_envs": 1})
 TRAJECTORY = ("collector", "traj_ids")
@@ -35,6 +40,8 @@ def mixed_and_cut(steps):
     return int((same & ~follows).sum()), pieces - episodes
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # of TorchRL and its processes
 def test_one_collector_counts_the_episodes_of_all_its_environments(policy):
     collector = Collector(ParallelEnv(2, one_env), policy, frames_per_batch=32, total_frames=640)
     rows = torch.cat(list(collector), 1)
@@ -42,6 +49,8 @@ def test_one_collector_counts_the_episodes_of_all_its_environments(policy):
     assert mixed_and_cut(rows.reshape(-1)) == (0, 0)
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # of TorchRL and its processes
 @pytest.mark.parametrize("kind", [MultiSyncCollector, MultiAsyncCollector])
 def test_workers_of_one_machine_count_together_and_cut_each_others_episodes(kind, policy):
     buffer = TensorDictReplayBuffer(
@@ -58,6 +67,8 @@ def test_workers_of_one_machine_count_together_and_cut_each_others_episodes(kind
     assert mixed == 0 and cut > 0
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # of TorchRL and its processes
 @pytest.mark.parametrize(
     ("kind", "options"),
     [(DistributedCollector, {"backend": "gloo", "sync": True}), (RPCCollector, {"sync": True})],
@@ -68,3 +79,30 @@ def test_remote_collectors_count_each_from_zero(kind, options, policy):
     collector.shutdown()
     mixed, cut = mixed_and_cut(steps)
     assert mixed > 0 and cut > 0
+
+
+@pytest.fixture(scope="module")
+def files():
+    """The YAML files of the chapter."""
+    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells)
+    return [yaml.safe_load(block) for block in re.findall(r"(?s)```yaml\n(.*?)```", text)]
+
+
+def test_the_file_of_ray_up_fits_the_schema_of_ray(files):
+    util = pytest.importorskip("ray.autoscaler._private.util", reason="pip install 'recdqn[scale]'")
+    config = util.prepare_config(files[0])
+    util.validate_config(config)
+    assert [node["max_workers"] for node in config["available_node_types"].values()] == [2]
+    with pytest.raises(Exception, match="'hosts' was unexpected"):
+        util.validate_config(config | {"hosts": []})
+
+
+def test_the_autoscaler_of_ray_reads_the_manifest_of_kuberay(files):
+    module = "ray.autoscaler._private.kuberay.autoscaling_config"
+    kuberay = pytest.importorskip(module, reason="pip install 'recdqn[scale]'")
+    files[1]["metadata"]["namespace"] = "default"
+    config = kuberay._derive_autoscaling_config_from_ray_cr(files[1])
+    nodes = {name: node["resources"]["CPU"] for name, node in config["available_node_types"].items()}
+    assert nodes == {"headgroup": 0, "actors": 4}
+    assert config["available_node_types"]["actors"]["max_workers"] == 4
