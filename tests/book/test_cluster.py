@@ -114,3 +114,25 @@ def test_the_recorded_fleets_are_those_of_the_recorded_costs(monkeypatch):
         if row["actors"]:
             setting = Setting(row["actors"], 16 // row["actors"], 4, row["updates"])
             assert simulate(slow, setting).rate == pytest.approx(row["simulation"])
+
+
+def test_fleets_saturate_where_the_chapter_says():
+    recorded = json.loads((RESULTS / "cluster.json").read_text())
+    fleets = recorded["large"]
+    ends = {name: (rows[0]["busy"], rows[-1]["busy"]) for name, rows in fleets.items()}
+    assert ends["80 replays"][0]["learner"] > 0.9
+    for name in ("0.8 replays", "0.8 replays, pipeline 4", "16 stores"):
+        assert ends[name][1]["driver"] > 0.7 > ends[name][1]["actors"]
+    assert max(busy[part] for both in ends.values() for busy in both for part in ("results", "weights")) < 0.5
+    single, ahead = fleets["0.8 replays"][0], fleets["0.8 replays, pipeline 4"][0]
+    assert single["busy"]["actors"] < 0.85 and ahead["busy"]["actors"] > 0.95
+    assert ahead["age"] == pytest.approx(4 * single["age"])
+    ages = [row["age"] for row in fleets["16 stores"] if row["busy"]["actors"] > 0.95]
+    assert len(ages) > 5 and max(ages) < 1.1 * min(ages)
+    assert fleets["16 stores"][-1]["age"] > 2 * min(ages)
+
+    for one, two in zip(recorded["r2d2"], recorded["r2d2"][1:], strict=False):
+        if one["stores"] and one["busy"]["actors"] < 0.9:
+            assert two["rate"] > 1.2 * one["rate"]
+    alone, *_, last = recorded["r2d2"]
+    assert alone["busy"]["actors"] < 0.5 and last["busy"]["actors"] > 0.95 and 64 * 80 * last["updates"] < 1
