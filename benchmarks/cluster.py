@@ -5,7 +5,8 @@
 - ``"costs"``: of each preset, in processor time of the process that does the work, so that other programs
   matter little;
 - ``"clock"``: frames per second of training with 0 to 8 actors, by the clock, by the formula of the chapter
-  and in the simulation. Environments sleep, so two cores are enough; a rate is that of the median cycle;
+  and in the simulation. Environments sleep, so two cores are enough; a rate is that of the median cycle.
+  Other programs disturb it, so ``"load"`` says how many ran before;
 - ``"large"``: simulated fleets of up to 4,096 actors, and ``"r2d2"``: 256 of R2D2's; on a network of
   10 Gbit/s.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,9 +42,17 @@ from recdqn.presets import PRESETS
 from recdqn.run.provenance import manifest
 from recdqn.scale import Actor, Cluster, Fleet
 
-CYCLES = 20  # of each setting that is measured by the clock
+CYCLES = 12  # of each setting that is measured by the clock
 # Actors, milliseconds of a step, and the updates after each collection that are measured.
-CLOCK = [(0, 10, (2,)), (1, 10, (2,)), (2, 10, (2,)), (4, 10, (2, 40)), (4, 20, (2,)), (8, 10, (2,))]
+CLOCK = [
+    (0, 10, (2,)),
+    (1, 10, (2,)),
+    (2, 10, (2,)),
+    (2, 20, (2,)),
+    (4, 10, (2, 40)),
+    (4, 20, (2,)),
+    (8, 10, (2,)),
+]
 BANDWIDTH = 10e9 / 8  # bytes per second, of a network of 10 Gbit/s
 SPREAD = 0.1  # of the seconds of an actor's collections, assumed
 ACTORS = [2**k for k in range(4, 13)]
@@ -88,12 +98,14 @@ def main(out: Path = RESULTS / "cluster.json") -> None:
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    load = os.getloadavg()[0]  # of other programs, in the minute before
     cluster = Cluster(Config(scale={"actors": 8}))  # sleeping needs no processor
     try:
         costs = {name: measure_costs(Config.preset(name)) for name in PRESETS}
         masked, pixels = costs["masked-cartpole"], costs["pixel-cartpole"]
         found = {
             "manifest": manifest(),
+            "load": load,
             "costs": {name: asdict(each) for name, each in costs.items()},
             "sleep": {ms: median_seconds({"": partial(time.sleep, ms / 1e3)}, 50)[""] for ms in (10, 20)},
         }
