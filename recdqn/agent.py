@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor, nn
-from torchrl.modules import EGreedyModule, GRUModule, LSTMModule, QValueModule
+from torchrl.modules import EGreedyModule, QValueModule
 
 from recdqn.config import EnvConfig
 from recdqn.envs import declared_spaces, hide_velocities, small_grey
 from recdqn.errors import UserError
+from recdqn.policy.modules import modules_of, recurrent_cell
 
 State = tuple[np.ndarray, ...]
 
@@ -60,7 +61,7 @@ class Agent:
             for ``batch`` observations at once. A policy without a recurrent layer has none.
         """
         shape = () if batch is None else (batch,)
-        cells = [cell for module in self._modules if (cell := _cell(module)) is not None]
+        cells = [cell for module in self._modules if (cell := recurrent_cell(module)) is not None]
         return tuple(
             np.zeros((*shape, cell.num_layers, cell.hidden_size), np.float32)
             for cell in cells
@@ -122,7 +123,7 @@ class Agent:
         before = [torch.from_numpy(part).to(self._device) for part in state]
         after: list[Tensor] = []
         for module in self._modules:
-            if (cell := _cell(module)) is None:
+            if (cell := recurrent_cell(module)) is None:
                 value = module.module(value)
                 continue
             given = [part.transpose(0, 1).contiguous() for part in before[: _states(cell)]]
@@ -182,10 +183,10 @@ class Agent:
 def _chain(policy: TensorDictModuleBase) -> Iterator[Any]:
     """Yield the modules of a policy up to the Q-values, each of which reads what the one before wrote."""
     key: Any = None
-    for module in _flat(policy):
+    for module in modules_of(policy):
         if type(module) in (QValueModule, EGreedyModule):
             continue
-        known = _cell(module) is not None or (
+        known = recurrent_cell(module) is not None or (
             type(module) is TensorDictModule and len(module.in_keys) == len(module.out_keys) == 1
         )
         if not known or module.in_keys[0] not in (("observation", "pixels") if key is None else (key,)):
@@ -195,20 +196,6 @@ def _chain(policy: TensorDictModuleBase) -> Iterator[Any]:
             )
         key = module.out_keys[0]
         yield module
-
-
-def _flat(policy: TensorDictModuleBase) -> Iterator[Any]:
-    if isinstance(policy, TensorDictSequential):
-        for module in policy:
-            yield from _flat(module)
-    else:
-        yield policy
-
-
-def _cell(module: TensorDictModuleBase) -> nn.LSTM | nn.GRU | None:
-    cell: Any = getattr(module, {LSTMModule: "lstm", GRUModule: "gru"}.get(type(module), ""), None)
-    plain = type(cell) in (nn.LSTM, nn.GRU) and not cell.bidirectional and not cell.proj_size
-    return cell if plain else None
 
 
 def _states(cell: nn.LSTM | nn.GRU) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModule, TensorDictSequential, dispatch
 from torch import Tensor
 from torchrl.envs.common import EnvBase
@@ -14,9 +16,10 @@ from torchrl.objectives import DQNLoss, ValueEstimators, distance_loss
 
 from recdqn.config import LossConfig
 from recdqn.errors import UserError
-from recdqn.loss.slices import Steps, loss_rows, slice_starts, split_steps
-from recdqn.loss.targets import n_step_target
+from recdqn.loss.slices import Layout, Slices, Steps, find_slices, lay_out
+from recdqn.loss.targets import n_step_target, sum_rewards
 from recdqn.loss.unroll import Prefix, Sequences, States, Unroll
+from recdqn.loss.weights import Weights
 
 CHOICES = {
     "state_source": ("stored", "zero"),
@@ -125,27 +128,30 @@ class RecurrentDQNLoss(DQNLoss):
         self.value_rescale = value_rescale
         self.state_source = state_source
         self._unroll = Unroll(self.value_network)
+        self._online, self._target = Weights(self.value_network), Weights(self.value_network)
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return ``"loss"`` for a batch of slices, and write ``"td_error"`` into it."""
-        steps = self.steps(tensordict)
-        loss = torch.zeros(steps.in_loss.shape, device=steps.in_loss.device)
-        error = torch.zeros_like(loss)
-        if steps.in_loss.any():
-            chosen, target = self._values_and_targets(tensordict.reshape(-1), steps)
-            loss, error = loss.to(chosen.dtype), error.to(chosen.dtype)
-            loss[steps.in_loss] = distance_loss(chosen, target, self.loss_function)
-            error[steps.in_loss] = (chosen.detach() - target).square()
+        slices = self._slices(tensordict)
+        shape, weights, mask = tensordict.shape, None, None
+        if (slices.length > slices.burn_in).any():
+            layout = lay_out(slices, self.n_steps, tensordict["is_init"].device)
+            chosen, target = self._values_and_targets(tensordict, layout)
+            loss = distance_loss(chosen, target, self.loss_function)
+            error = (chosen.detach() - target).square()
+            if not layout.everything:
+                loss, error = (x.new_zeros(slices.total).index_copy(0, layout.step, x) for x in (loss, error))
+                if self.reduction != "none":
+                    mask = torch.zeros_like(error, dtype=torch.bool).index_fill_(0, layout.step, True)
+                    mask = mask.reshape(shape)
+            if self.use_prioritized_weights:
+                weights = tensordict.get(self.tensor_keys.priority_weight, None)
         else:
+            loss = torch.zeros(slices.total, device=tensordict["is_init"].device)
+            error = torch.zeros_like(loss)
             loss.requires_grad_()  # so that backward() works, and does nothing
-
-        shape = tensordict.shape
         tensordict.set(self.tensor_keys.priority, error.reshape(*shape, 1))
-        weights = None
-        if self.use_prioritized_weights and steps.in_loss.any():
-            weights = tensordict.get(self.tensor_keys.priority_weight, None)
-        mask = None if self.reduction == "none" else steps.in_loss.reshape(shape)
         return TensorDict(loss=self._reduce_loss(loss.reshape(shape), mask=mask, weights=weights))
 
     def make_value_estimator(self, value_type: ValueEstimators | None = None, **hyperparams: float) -> None:
@@ -157,82 +163,105 @@ class RecurrentDQNLoss(DQNLoss):
 
     def steps(self, tensordict: TensorDictBase) -> Steps:
         """Find the slices of a batch, their burn-in steps and their steps in the loss."""
-        valid = self._valid(tensordict)
-        is_init = tensordict["is_init"].reshape(tensordict.shape)
-        start = slice_starts(is_init, tensordict["next", self.tensor_keys.done].reshape(-1), valid)
-        first = start.nonzero().squeeze(-1)  # [slices]
-        burn_in = self.burn_in * ~self._starts_episode(tensordict.reshape(-1), first)
-        return split_steps(start, valid, burn_in)
+        steps = self._slices(tensordict).steps()
+        return Steps(**{name: x.to(tensordict["is_init"].device) for name, x in vars(steps).items()})
 
-    def _valid(self, tensordict: TensorDictBase) -> Tensor:
-        """Whether each step is data and not padding: ``[N]``."""
-        valid = torch.ones(tensordict.numel(), dtype=torch.bool, device=tensordict["is_init"].device)
+    def _slices(self, tensordict: TensorDictBase) -> Slices:
+        """Find the slices of a batch and the length of their burn-in."""
+        flags = [tensordict["is_init"], tensordict["next", self.tensor_keys.done], *self._masks(tensordict)]
+        if self.burn_in:
+            flags.append(self._starts_episode(tensordict))
+        is_init, done, *masks = torch.stack([flag.reshape(-1) for flag in flags]).cpu().numpy()
+        starts_episode = masks.pop() if self.burn_in else None
+        valid = np.logical_and.reduce([np.ones_like(done), *masks])
+        first, length = find_slices(is_init.reshape(tensordict.shape), done, valid)
+        burn_in = np.zeros_like(first)
+        if starts_episode is not None:
+            burn_in[~starts_episode[first]] = self.burn_in
+        return Slices(first, length, burn_in, total=len(done))
+
+    def _masks(self, tensordict: TensorDictBase) -> list[Tensor]:
+        """Return the entries that are false for padding."""
         keys = self._loss_mask_keys()
         if self.loss_mask_key == "auto":
             keys = (*keys, "mask")  # split_trajectories writes it if the collector's keys are not nested
-        for key in keys:
-            if (mask := tensordict.get(key, None)) is not None:
-                valid &= mask.reshape(-1)
-        return valid
+        return [mask for key in keys if (mask := tensordict.get(key, None)) is not None]
 
-    def _starts_episode(self, batch: TensorDictBase, first: Tensor) -> Tensor:
-        """Whether each slice, given by the index of its first step, starts an episode: ``[slices]``."""
-        count = batch.get(self.tensor_keys.step_count, None)
+    def _starts_episode(self, tensordict: TensorDictBase) -> Tensor:
+        """Whether each step would start an episode, if it were the first of its slice: ``[N]``."""
+        count = tensordict.get(self.tensor_keys.step_count, None)
         if count is not None:
-            return count.reshape(-1)[first] == 0
-        states = [batch.get(key, None) for key in self._unroll.state_keys]
+            return count.reshape(-1) == 0
+        states = [tensordict.get(key, None) for key in self._unroll.state_keys]
         if not states or any(state is None for state in states):
-            return torch.zeros_like(first, dtype=torch.bool)
-        return torch.stack([(state[first].flatten(1) == 0).all(-1) for state in states]).all(0)
+            return torch.zeros_like(tensordict["is_init"]).reshape(-1)
+        total = tensordict.numel()
+        return torch.stack([(state.reshape(total, -1) == 0).all(-1) for state in states]).all(0)
 
-    def _values_and_targets(self, batch: TensorDictBase, steps: Steps) -> tuple[Tensor, Tensor]:
+    def _values_and_targets(self, tensordict: TensorDictBase, layout: Layout) -> tuple[Tensor, Tensor]:
         """Compute the chosen value and the target of each step in the loss, ``[C]`` each."""
-        rows = loss_rows(steps)
-        observations = batch.select(*self._unroll.observation_keys)
-        # o_0 .. o_T of each slice: the observations of its steps, and the next observation of its last one.
-        last = batch["next"].select(*self._unroll.observation_keys)[steps.in_loss][rows.last]
-        sequences = Sequences(
-            frames=torch.cat([observations[steps.in_loss], last]),
-            row=torch.cat([rows.row, rows.row[rows.last]]),
-            column=torch.cat([rows.column, rows.column[rows.last] + 1]),
-            states=self._initial_states(batch, steps.in_loss.nonzero().squeeze(-1)[rows.first]),
-        )
-        burn_in = None
-        if steps.burn_in.any():
-            states = self._initial_states(batch, steps.burn_in & (steps.column == 0))
-            burn_in = Prefix(observations[steps.burn_in], self.burn_in, states, rows.burned_in)
-
-        value = self._unroll(self.value_network_params, sequences, burn_in)[self.tensor_keys.action_value]
+        keys, flat = self.tensor_keys, partial(_flat, tensordict)
+        sequences, burn_in = self._sequences(tensordict, layout)
+        with self._online.lent(self.value_network_params):
+            value = self._unroll(sequences, burn_in)[keys.action_value].flatten(0, 1)  # [S * W, actions]
         with torch.no_grad():
-            target_output = self._unroll(self.target_value_network_params, sequences, burn_in)
-            target_value = target_output[self.tensor_keys.action_value]
+            # without a target network, its parameters are new views of the online ones in every call
+            params = self.target_value_network_params if self.delay_value else self.value_network_params
+            with self._target.lent(params):
+                target_value = self._unroll(sequences, burn_in)[keys.action_value].flatten(0, 1)
             best = (value if self.double_dqn else target_value).argmax(-1, keepdim=True)
-            bootstrap = target_value.gather(-1, best).squeeze(-1)  # [S, T + 1]
+            bootstrap = target_value.gather(-1, best).squeeze(-1)
+            reward = _take(flat(("next", keys.reward)).reshape(-1), layout)
+            rewards = reward.new_zeros(value.shape[:1]).index_copy(0, layout.cell, reward)
+            rewards = sum_rewards(rewards.unflatten(0, layout.shape), self.gamma, self.n_steps)
             target = n_step_target(
-                batch["next", self.tensor_keys.reward].reshape(-1)[steps.in_loss],
-                batch["next", self.tensor_keys.terminated].reshape(-1)[steps.in_loss],
-                rows.last,
-                bootstrap[rows.row, rows.column + 1],
-                gamma=float(self.gamma),
-                n_steps=self.n_steps,
+                rewards.reshape(-1).index_select(0, layout.cell),
+                flat(("next", keys.terminated)).reshape(-1).index_select(0, layout.step + layout.rewards - 1),
+                bootstrap.index_select(0, layout.cell + layout.rewards),
+                self.gamma ** layout.rewards.to(bootstrap.dtype),
                 value_rescale=self.value_rescale,
             )
-
-        action = batch[self.tensor_keys.action][steps.in_loss]
+        action = _take(flat(keys.action), layout)
         if self.action_space != "categorical":
             action = action.long().argmax(-1)
-        chosen = value[rows.row, rows.column].gather(-1, action.reshape(-1, 1)).squeeze(-1)
-        return chosen, target
+        return value.reshape(-1).index_select(0, layout.cell * value.shape[-1] + action.reshape(-1)), target
 
-    def _initial_states(self, batch: TensorDictBase, first: Tensor) -> States:
+    def _sequences(self, tensordict: TensorDictBase, layout: Layout) -> tuple[Sequences, Prefix | None]:
+        """Gather what the networks read: o_0 .. o_T of each slice, and its burn-in."""
+        keys, flat = self._unroll.observation_keys, partial(_flat, tensordict)
+        frames = {
+            key: torch.cat([_take(flat(key), layout), flat(unravel_key(("next", key)))[layout.last]])
+            for key in keys
+        }
+        cell = torch.cat([layout.cell, layout.last_cell])
+        sequences = Sequences(frames, layout.shape, cell, self._initial_states(tensordict, layout.first))
+        if not len(layout.burned_in):
+            return sequences, None
+        shape = len(layout.burned_in), self.burn_in
+        frames = {key: flat(key)[layout.burn_in_step] for key in keys}
+        states = self._initial_states(tensordict, layout.burn_in_first)
+        return sequences, Prefix(Sequences(frames, shape, None, states), layout.burned_in)
+
+    def _initial_states(self, tensordict: TensorDictBase, first: Tensor) -> States:
         """Return the recurrent states at the start of slices: ``[slices, layers, hidden]`` each."""
         states = {}
         for key in self._unroll.state_keys:
             if self.state_source == "stored":
-                states[key] = batch[key][first]
-            elif (state := batch.get(key, None)) is not None:
-                states[key] = torch.zeros_like(state[first])
+                states[key] = _flat(tensordict, key)[first]
+            elif tensordict.get(key, None) is not None:
+                states[key] = torch.zeros_like(_flat(tensordict, key)[first])
         return states
+
+
+def _flat(tensordict: TensorDictBase, key: NestedKey) -> Any:
+    """Return an entry with one batch dimension: ``[N, ...]``."""
+    value = tensordict[key]
+    return value if tensordict.ndim == 1 else value.flatten(0, tensordict.ndim - 1)
+
+
+def _take(value: Tensor, layout: Layout) -> Tensor:
+    """Return the entries ``[N, ...]`` of the steps in the loss: ``[C, ...]``."""
+    return value if layout.everything else value[layout.step]
 
 
 def make_loss(cfg: LossConfig, policy: TensorDictSequential, env: EnvBase) -> RecurrentDQNLoss:

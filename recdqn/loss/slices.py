@@ -1,16 +1,16 @@
 """Slices of episodes: find them in a batch, and lay them out as the rows of a rectangle.
 
 In a batch, slices lie end to end. A recurrent layer reads a rectangle ``[S, T]`` in which each slice has a
-row of its own, padded at the end.
+row of its own, padded at the end. All positions are computed on the CPU, where the sizes of tensors are
+needed: one copy of the flags of a batch is all that is read from another device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
 
@@ -32,24 +32,67 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The steps in the loss as a rectangle: ``C`` steps in ``S`` slices, one slice in each row.
+class Slices:
+    """Slices of a batch of ``total`` steps.
 
     Attributes:
-        row, column: the cell of each step, ``[C]``.
-        first, last: whether the step is the first or the last of its slice, ``[C]``.
-        burned_in: whether burn-in steps precede the slice, ``[S]``.
+        first: index of the first step of each, ``[slices]``.
+        length: number of steps, ``[slices]``.
+        burn_in: number of burn-in steps, ``[slices]``. A slice without a step after them is left out.
+        total: number of steps of the batch, with padding.
     """
 
-    row: Tensor
-    column: Tensor
+    first: np.ndarray
+    length: np.ndarray
+    burn_in: np.ndarray
+    total: int
+
+    def steps(self) -> Steps:
+        """Describe each step of the batch."""
+        row, column, index = count_up(self.first, self.length)
+        burn_in = self.burn_in[row]
+        early = column < burn_in
+        used = [row, column, early & (self.length[row] > burn_in), ~early]
+        result = [np.full(self.total, missing) for missing in (-1, -1, False, False)]
+        for described, values in zip(result, used, strict=True):
+            described[index] = values
+        return Steps(*map(torch.from_numpy, result))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The ``C`` steps in the loss in a rectangle: ``S`` slices, one in each row, and ``W`` columns.
+
+    A row has the observations of its slice, one more than there are steps. Cells are counted row by row.
+
+    Attributes:
+        shape: ``(S, W)``.
+        first, last: index in the batch of the first and the last step of each slice in the loss, ``[S]``.
+        step: index in the batch of each step, ``[C]``.
+        cell: the cell of the observation before each step, ``[C]``.
+        last_cell: the cell of the last observation of each slice, ``[S]``.
+        rewards: number of rewards in the target of each step, ``[C]``.
+        everything: whether all steps of the batch are in the loss.
+        burned_in: row of each slice with burn-in, ``[P]``.
+        burn_in_first: index in the batch of the first step of each of these, ``[P]``.
+        burn_in_step: index of their burn-in steps, ``[P * burn_in]``.
+    """
+
+    shape: tuple[int, int]
+    everything: bool
     first: Tensor
     last: Tensor
+    step: Tensor
+    cell: Tensor
+    last_cell: Tensor
+    rewards: Tensor
     burned_in: Tensor
+    burn_in_first: Tensor
+    burn_in_step: Tensor
 
 
-def slice_starts(is_init: Tensor, done: Tensor, valid: Tensor) -> Tensor:
-    """Mark the first step of each slice: ``[N]``.
+def find_slices(is_init: np.ndarray, done: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index of the first step of each slice, and the length of each: ``[slices]``.
 
     A slice starts where ``is_init`` is true, at the beginning of a row, after a done step and after padding.
 
@@ -58,63 +101,47 @@ def slice_starts(is_init: Tensor, done: Tensor, valid: Tensor) -> Tensor:
         done: whether an episode ends with the step, ``[N]``.
         valid: false for padding, ``[N]``.
     """
-    start = is_init.clone()
+    start = is_init.copy()
     start[..., 0] = True
     start = start.reshape(-1)
     start[1:] |= done[:-1] | ~valid[:-1]
-    return start & valid
+    edge = np.flatnonzero(start | ~valid)
+    length = np.diff(edge, append=len(start))
+    return edge[valid[edge]], length[valid[edge]]
 
 
-def split_steps(start: Tensor, valid: Tensor, burn_in: Tensor) -> Steps:
-    """Number the slices and their steps, and separate burn-in from the steps in the loss.
-
-    Args:
-        start: from :func:`slice_starts`, ``[N]``.
-        valid: false for padding, ``[N]``.
-        burn_in: number of burn-in steps of each slice, ``[slices]``. A slice without a step after them is
-            left out.
-    """
-    if not valid.any():
-        nowhere = torch.full_like(start, -1, dtype=torch.long)
-        return Steps(nowhere, nowhere, burn_in=valid, in_loss=valid)
-    position = valid.cumsum(0) - 1  # among the valid steps
-    row = torch.where(valid, start.cumsum(0) - 1, -1)
-    column = torch.where(valid, position - position[start][row], -1)
-    long_enough = row[valid].bincount() > burn_in  # [slices]
-    early = valid & (column < burn_in[row])
-    return Steps(row, column, burn_in=early & long_enough[row], in_loss=valid & ~early)
+def count_up(first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the slice of each step, its position there, and its index ``first`` + position: ``[steps]``."""
+    end = length.cumsum()
+    row = np.repeat(np.arange(len(length)), length)
+    column = np.arange(len(row)) - (end - length)[row]
+    return row, column, first[row] + column
 
 
-def loss_rows(steps: Steps) -> Rows:
-    """Lay out the steps in the loss; slices without any have no row."""
-    row, column = steps.row[steps.in_loss], steps.column[steps.in_loss]  # [C]
-    first = torch.ones_like(row, dtype=torch.bool)
-    first[1:] = row.diff() != 0
-    row = first.cumsum(0) - 1
-    begin = column[first]  # [S]: the burn-in steps of each slice
-    return Rows(row, column - begin[row], first, last=first.roll(-1), burned_in=begin > 0)
-
-
-def rectangle(
-    data: TensorDictBase, row: Tensor, column: Tensor, states: Mapping[NestedKey, Tensor]
-) -> TensorDict:
-    """Lay out the input of a recurrent layer with one slice in each row: ``[S, T]``.
-
-    Padding comes last in each row, so nothing depends on it. A rectangle without resets lets PyTorch use its
-    plain LSTM, which is faster than one over packed sequences.
+def lay_out(slices: Slices, n_steps: int, device: torch.device) -> Layout:
+    """Lay out the steps in the loss; slices without any have no row.
 
     Args:
-        data: the entries to lay out, ``[N]``.
-        row: the row of each, ``[N]``.
-        column: the column of each, ``[N]``.
-        states: the recurrent states that slices start from, ``[S, layers, hidden]`` each.
+        slices: of the batch; at least one step is in the loss.
+        n_steps: most rewards in a target.
+        device: where the indices are needed.
     """
-    shape = int(row.max()) + 1, int(column.max()) + 1
-    result = TensorDict(batch_size=shape, device=data.device)
-    for key, value in data.items():
-        result[key] = value.new_zeros(*shape, *value.shape[1:]).index_put((row, column), value)
-    for key, state in states.items():
-        result[key] = state.unsqueeze(1).expand(-1, shape[1], *state.shape[1:])  # only the first is read
-    result["is_init"] = torch.zeros(*shape, 1, dtype=torch.bool, device=row.device)
-    result["is_init"][:, 0] = True
-    return result
+    kept = slices.length > slices.burn_in
+    before, burn_in = slices.first[kept], slices.burn_in[kept]
+    first, length = before + burn_in, slices.length[kept] - burn_in
+    row, column, step = count_up(first, length)
+    width = int(length.max()) + 1
+    burned_in = np.flatnonzero(burn_in)
+    indices = {
+        "first": first,
+        "last": first + length - 1,
+        "step": step,
+        "cell": row * width + column,
+        "last_cell": np.arange(len(length)) * width + length,
+        "rewards": np.minimum(length[row] - column, n_steps),
+        "burned_in": burned_in,
+        "burn_in_first": before[burned_in],
+        "burn_in_step": count_up(before[burned_in], burn_in[burned_in])[-1],
+    }
+    on_device = {name: torch.from_numpy(x).to(device, non_blocking=True) for name, x in indices.items()}
+    return Layout((len(length), width), everything=len(step) == slices.total, **on_device)

@@ -5,47 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from tensordict import NestedKey, TensorDictBase, TensorDictParams, unravel_key
-from tensordict.nn import TensorDictModule, TensorDictSequential
+from tensordict import NestedKey, unravel_key
+from tensordict.nn import TensorDictModule
 from torch import Tensor
-from torchrl.modules import QValueModule
+from torchrl.modules import EGreedyModule, QValueModule
 
-from recdqn.loss.slices import rectangle
+from recdqn.loss.plain import PlainCall, Values
+from recdqn.policy.modules import modules_of
 
 States = dict[NestedKey, Tensor]  # by key, [slices, layers, hidden] each
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Observations of ``S`` slices, slice after slice.
+    """Observations of ``S`` slices, and their cells in a rectangle with a slice in each row.
 
     Attributes:
-        frames: the observations, ``[N]``.
-        row, column: the slice and the position of each in the result, ``[N]``.
-        states: the state at the start of each slice, or after its burn-in if that is missing here.
+        frames: the observations, ``[N, ...]`` each.
+        shape: rows and columns of the rectangle, ``(S, T)``.
+        cell: the cell of each observation, counted row by row, ``[N]``; ``None`` if they fill it in order.
+        states: the states that the slices start from.
     """
 
-    frames: TensorDictBase
-    row: Tensor
-    column: Tensor
+    frames: Values
+    shape: tuple[int, int]
+    cell: Tensor | None
     states: States
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Burn-in observations, which only update the state, slice after slice.
+    """Burn-in observations, which only update the state.
 
     Attributes:
-        frames: ``steps`` observations of each slice that has burn-in.
-        steps: number of burn-in steps of such a slice.
-        states: the states that these slices start from.
-        burned_in: which of all slices these are, ``[S]``.
+        sequences: those of the slices that have burn-in.
+        rows: their rows among all slices.
     """
 
-    frames: TensorDictBase
-    steps: int
-    states: States
-    burned_in: Tensor
+    sequences: Sequences
+    rows: Tensor
 
 
 class Unroll:
@@ -64,55 +62,62 @@ class Unroll:
         keys = network.in_keys
         self.state_keys = [key for key in keys if unravel_key(("next", key)) in network.out_keys]
         self.observation_keys = [key for key in keys if key not in ("is_init", *self.state_keys)]
-        self._network = network
-        modules = list(network.module) if isinstance(network, TensorDictSequential) else [network]
-        if isinstance(modules[-1], QValueModule):
-            modules = modules[:-1]  # only the values are read
+        modules = list(modules_of(network))
+        while len(modules) > 1 and isinstance(modules[-1], (QValueModule, EGreedyModule)):
+            modules.pop()  # only the values are read
         recurrent = (k for k, module in enumerate(modules) if "is_init" in module.in_keys)
         first = next(recurrent, len(modules) - 1)
-        self._encoder, self._recurrent = modules[:first], modules[first:]
+        calls = [PlainCall(module) for module in modules]
+        self._encoder, self._recurrent = calls[:first], calls[first:]
         self._feature_keys: list[NestedKey] = []
         known = {"is_init", *self.state_keys}
-        for module in self._recurrent:
+        for module in modules[first:]:
             self._feature_keys += [key for key in module.in_keys if key not in known]
             known.update(module.in_keys, module.out_keys)  # a key may be read before it is written
 
-    def __call__(
-        self, params: TensorDictParams, sequences: Sequences, burn_in: Prefix | None
-    ) -> TensorDictBase:
-        """Return the output of the network with parameters ``params``: ``[S, T]``.
+    def __call__(self, sequences: Sequences, burn_in: Prefix | None) -> Values:
+        """Return the output of the network, ``[S, T, ...]`` each.
 
         Every frame is read once, those of ``burn_in`` without gradient.
         """
-        # With preserve_module_state, the target's tensors would become parameters that require gradients.
-        with params.to_module(self._network, preserve_module_state=False):
-            states = sequences.states
-            if burn_in is not None:
-                states = self._after_burn_in(states, burn_in)
-            return self._read(sequences.frames, sequences.row, sequences.column, states)
+        states = sequences.states
+        if burn_in is not None:
+            states = self._after_burn_in(states, sequences.shape[0], burn_in)
+        return self._read(sequences, states)
 
     @torch.no_grad()
-    def _after_burn_in(self, states: States, burn_in: Prefix) -> States:
+    def _after_burn_in(self, states: States, slices: int, burn_in: Prefix) -> States:
         """Replace the states of slices that have burn-in by those after it."""
-        step = torch.arange(len(burn_in.frames), device=burn_in.burned_in.device)
-        read = self._read(burn_in.frames, step // burn_in.steps, step % burn_in.steps, burn_in.states)
-        states = dict(states)
+        read = self._read(burn_in.sequences, burn_in.sequences.states)
+        result = dict(states)
         for key in self.state_keys:
-            state = read["next", key][:, -1]  # [slices with burn-in, layers, hidden]
-            if key not in states:
-                states[key] = state.new_zeros(len(burn_in.burned_in), *state.shape[1:])
-            states[key] = states[key].to(state.dtype, copy=True)
-            states[key][burn_in.burned_in] = state
-        return states
+            after = read[unravel_key(("next", key))][:, -1]  # [slices with burn-in, layers, hidden]
+            before = states.get(key)
+            if before is None:
+                before = after.new_zeros(slices, *after.shape[1:])
+            result[key] = before.to(after.dtype).index_copy(0, burn_in.rows, after)
+        return result
 
-    def _read(self, frames: TensorDictBase, row: Tensor, column: Tensor, states: States) -> TensorDictBase:
+    def _read(self, sequences: Sequences, states: States) -> Values:
         """Call the network on slices, one in each row: ``[S, T]``.
 
-        The encoder reads the flat frames, so that it does not compute on padding.
+        The encoder reads the flat frames, so that it does not compute on padding. A rectangle without resets
+        lets PyTorch use its plain LSTM, which is faster than one over packed sequences. Padding comes last in
+        each row, so nothing depends on it.
         """
+        frames = sequences.frames
         for module in self._encoder:
-            frames = module(frames)
-        rows = rectangle(frames.select(*self._feature_keys), row, column, states)
+            frames = module(frames, (len(next(iter(frames.values()))),))
+        rows = {key: _rectangle(frames[key], sequences) for key in self._feature_keys}
+        rows |= {key: state.unsqueeze(1) for key, state in states.items()}
         for module in self._recurrent:
-            rows = module(rows)
+            rows = module(rows, sequences.shape)
         return rows
+
+
+def _rectangle(values: Tensor, sequences: Sequences) -> Tensor:
+    """Lay out features ``[N, ...]``, with zeros in cells without any: ``[S, T, ...]``."""
+    if sequences.cell is not None:
+        cells = sequences.shape[0] * sequences.shape[1]
+        values = values.new_zeros(cells, *values.shape[1:]).index_copy(0, sequences.cell, values)
+    return values.unflatten(0, sequences.shape)

@@ -17,11 +17,13 @@ from slicewise import (
     random_slice,
     step_by_step,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.envs.utils import ExplorationType, exploration_type
 from torchrl.modules import recurrent_mode
 
 from recdqn import RecurrentDQNLoss
 from recdqn.errors import UserError
+from recdqn.loss.targets import n_step_target, sum_rewards
 
 
 @pytest.fixture
@@ -173,6 +175,79 @@ def test_step_count_may_have_another_name():
     loss_fn.set_keys(step_count="time")
     batch = as_batch(slices, step_count=True).rename_key_("step_count", "time")
     close(loss_fn(batch)["loss"], expected, 1e-12)
+
+
+class HostReads(TorchDispatchMode):
+    """Count the operations whose result decides on the CPU what happens next."""
+
+    READS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "bincount",
+        "repeat_interleave",
+        "unique",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
+        masks = [x for x in indices if x is not None and x.dtype in (torch.bool, torch.uint8)]
+        if name in self.READS or masks:
+            self.found.append(name)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("burn_in", [0, 2])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_flags_of_a_batch_are_the_only_thing_that_the_cpu_reads(
+    cell, padded, burn_in, reduction, monkeypatch
+):
+    """On a GPU each read waits for all that was started: one copy of the flags, and no other read."""
+    slices = four_slices(cell)
+    if padded:
+        slices.insert(1, padding(3, torch.Generator().manual_seed(0), cell=cell))
+    batch, copies = as_batch(slices, step_count=True), []
+    loss_fn = make_loss(make_network(cell=cell), burn_in=burn_in, n_steps=3, reduction=reduction)
+    loss_fn(batch.clone())
+    for name in ("cpu", "numpy", "tolist", "item"):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, n=name, m=method: copies.append((n, self.dtype)) or m(self)
+        )
+    with HostReads() as reads:
+        loss = loss_fn(batch)["loss"].sum()
+    with HostReads() as backward_reads:
+        loss.backward()
+    assert reads.found == backward_reads.found == []
+    assert copies == [("cpu", torch.bool), ("numpy", torch.bool)]
+
+
+def test_a_bootstrap_behind_the_end_of_an_episode_is_not_read():
+    nan = torch.tensor(torch.nan)
+    target = n_step_target(
+        torch.tensor([1.0, 2.0, 3.0]),
+        torch.tensor([True, True, False]),
+        torch.stack([nan, torch.tensor(torch.inf), torch.tensor(4.0)]),
+        torch.tensor(0.5),
+    )
+    assert target.tolist() == [1, 2, 5]
+
+
+def test_a_sum_of_rewards_ends_with_its_slice():
+    """Rows of three steps and of one; the second row's padding is zero."""
+    reward = torch.tensor([[1.0, 2.0, 4.0], [3.0, 0.0, 0.0]])
+    half = torch.tensor(0.5)
+    assert sum_rewards(reward, half, 1).tolist() == reward.tolist()
+    assert sum_rewards(reward, half, 2).tolist() == [[2, 4, 4], [3, 0, 0]]
+    assert sum_rewards(reward, half, 10**9).tolist() == [[3, 4, 4], [3, 0, 0]]
 
 
 @pytest.mark.parametrize("burn_in", [0, 2])
