@@ -294,6 +294,14 @@ def test_stacked_bars_put_the_parts_side_by_side():
     assert [text.get_text() for text in ax.texts] == ["b", " 1,003", " 3"]  # no letter where there is no room
 
 
+def test_growth_is_relative_to_the_smallest_size():
+    ax = plots.growth({"a": {4: 2.0, 40: 4.0}, "b": {1: 5.0, 10: 50.0, 100: 60.0}}).axes[0]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert drawn["a"] == [[1, 1], [10, 2]]
+    assert drawn["b"] == [[1, 1], [10, 10], [100, 12]]
+    assert drawn["in proportion"] == [[1, 1], [100, 100]]
+
+
 def test_speed_ups_begin_at_one():
     ax = plots.speed_ups({"a": 2.5, "b": 113.2, "c": 0.5}).axes[0]
     assert [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches] == [

@@ -11,6 +11,7 @@ from recdqn.book.plots.loss import (
 )
 from recdqn.book.plots.making_it_fast import (
     errors_by_cart_position,
+    growth,
     speed_ups,
     stacked_bars,
     train_and_test_errors,
@@ -37,6 +38,7 @@ __all__ = [
     "errors_by_cart_position",
     "errors_by_position",
     "fleet_parts",
+    "growth",
     "large_fleets",
     "leak",
     "memory_across_slices",

@@ -24,6 +24,7 @@ from recdqn.book.plots.style import (
     box,
     figsize,
     is_narrow,
+    legend_beside,
     panels,
     style,
     two_widths,
@@ -93,6 +94,33 @@ def speed_ups(gains: Mapping[str, float]) -> Figure:
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_yticks(range(len(gains)), [wrap(name, 18) for name in gains])
         ax.set(xlabel="factor of improvement", xlim=(None, 2 * max(values)), ylim=(len(gains) - 0.5, -0.5))
+    return fig
+
+
+@two_widths
+def growth(times: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Draw how times grow with sizes, both relative to the smallest size, on logarithmic axes.
+
+    Args:
+        times: the time by size, for each thing that has a size.
+    """
+    with style():
+        fig, ax = plt.subplots(figsize=figsize(3.2, 4.2))
+        longest = 0.0
+        looks = zip((BLUE, ORANGE, GREEN, RED), ".x^s", strict=True)
+        for (name, by_size), (color, marker) in zip(times.items(), looks, strict=False):
+            sizes, values = list(by_size), list(by_size.values())
+            factors = [size / sizes[0] for size in sizes]
+            longest = max(longest, factors[-1])
+            ax.plot(factors, [value / values[0] for value in values], marker=marker, color=color, label=name)
+        ax.plot([1, longest], [1, longest], ":", color=GREY, label="in proportion")
+        ax.set(
+            xscale="log", yscale="log", xlabel="size, times the smallest", ylabel="time, times the shortest"
+        )
+        ax.set_ylim(0.8, 20)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_major_formatter("{x:g}")
+        legend_beside(ax)
     return fig
 
 
