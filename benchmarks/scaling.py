@@ -56,7 +56,7 @@ def updates(
         env={"num_envs": 32}, train={"frames_per_batch": 64 * steps, "total_frames": 64 * steps}
     )
     learner, env = _learner(cfg)
-    for one in env.base_env._env.envs:  # CartPole that never falls, so that episodes are long
+    for one in env.base_env.gym.envs:  # CartPole that never falls, so that episodes are long
         one.unwrapped.theta_threshold_radians = one.unwrapped.x_threshold = float("inf")
     buffers = {}
     for name, sizes in {
