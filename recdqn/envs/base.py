@@ -57,7 +57,7 @@ class GymnasiumEnv(EnvBase):
         self.gym = env
         self._visible = cfg.visible if cfg.observation == "masked" else None
         self._loc, self._scale = np.array(cfg.loc, np.float32), np.array(cfg.scale, np.float32)
-        self._reward_scale = np.float32(cfg.reward_scale)
+        self._reward_scale = cfg.reward_scale
 
         batch = self.batch_size
         flag = Categorical(2, shape=(*batch, 1), dtype=torch.bool)
@@ -72,8 +72,8 @@ class GymnasiumEnv(EnvBase):
         self._key = next(iter(seen))
         self.observation_spec = Composite(**seen, step_count=count, is_init=flag, shape=batch)
         self.state_spec = Composite(step_count=count, shape=batch)
-        n = int(actions.n)
-        self.action_spec = OneHot(n, shape=(*batch, n), dtype=torch.int64)
+        self._actions = int(actions.n)
+        self.action_spec = OneHot(self._actions, shape=(*batch, self._actions), dtype=torch.int64)
         self.reward_spec = Unbounded((*batch, 1))
         self.done_spec = Composite(done=flag, terminated=flag, truncated=flag, shape=batch)
         self._no = torch.zeros((*batch, 1), dtype=torch.bool)
@@ -90,7 +90,8 @@ class GymnasiumEnv(EnvBase):
     def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
         """Write a random action; ``EnvBase`` would walk through its whole input spec for it."""
         td = TensorDict({}, self.batch_size) if tensordict is None else tensordict
-        return td.set("action", self.action_spec.rand())
+        choice = torch.randint(self._actions, self.batch_size, device=self.device)
+        return td.set("action", torch.nn.functional.one_hot(choice, self._actions))
 
     def _set_seed(self, seed: int | None) -> None:
         self.gym.reset(seed=seed)
@@ -115,22 +116,26 @@ class GymnasiumEnv(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         actions = tensordict.get("action").argmax(-1).cpu().numpy()
         seen, reward, terminated, truncated, _ = self.gym.step(actions)
+        over, late = self._column(terminated, torch.bool), self._column(truncated, torch.bool)
         entries = {
             self._key: self._seen(seen),
             "step_count": tensordict.get("step_count") + 1,
             "is_init": self._no.clone(),
-            "reward": self._column(np.float32(reward) * self._reward_scale),
-            "terminated": self._column(terminated),
-            "truncated": self._column(truncated),
+            "reward": self._column(reward, torch.float32) * self._reward_scale,
+            "terminated": over,
+            "truncated": late,
+            "done": over | late,
         }
-        entries["done"] = entries["terminated"] | entries["truncated"]
         return TensorDict(entries, self.batch_size, device=self.device)
 
     def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
         return next_tensordict_out  # EnvBase would look for missing entries and other shapes
 
-    def _column(self, values: Any) -> Tensor:
-        return torch.as_tensor(values).reshape(self._no.shape)
+    def _column(self, values: Any, dtype: torch.dtype) -> Tensor:
+        """Return one number, or one for each environment, as ``[..., 1]``."""
+        if not self.batch_size:
+            return torch.tensor([values], dtype=dtype)
+        return torch.as_tensor(values, dtype=dtype)[:, None]
 
     def _seen(self, seen: Any) -> Tensor:
         if self._key == "pixels":
