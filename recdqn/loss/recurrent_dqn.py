@@ -173,7 +173,7 @@ class RecurrentDQNLoss(DQNLoss):
             flags.append(self._starts_episode(tensordict))
         is_init, done, *masks = torch.stack([flag.reshape(-1) for flag in flags]).cpu().numpy()
         starts_episode = masks.pop() if self.burn_in else None
-        valid = np.logical_and.reduce([np.ones_like(done), *masks])
+        valid = np.logical_and.reduce(masks) if masks else None
         first, length = find_slices(is_init.reshape(tensordict.shape), done, valid)
         burn_in = np.zeros_like(first)
         if starts_episode is not None:
@@ -235,12 +235,12 @@ class RecurrentDQNLoss(DQNLoss):
         }
         cell = torch.cat([layout.cell, layout.last_cell])
         sequences = Sequences(frames, layout.shape, cell, self._initial_states(tensordict, layout.first))
-        if not len(layout.burned_in):
+        if layout.burn_in is None:
             return sequences, None
-        shape = len(layout.burned_in), self.burn_in
-        frames = {key: flat(key)[layout.burn_in_step] for key in keys}
-        states = self._initial_states(tensordict, layout.burn_in_first)
-        return sequences, Prefix(Sequences(frames, shape, None, states), layout.burned_in)
+        rows, first, step = layout.burn_in
+        frames = {key: flat(key)[step] for key in keys}
+        states = self._initial_states(tensordict, first)
+        return sequences, Prefix(Sequences(frames, (len(rows), self.burn_in), None, states), rows)
 
     def _initial_states(self, tensordict: TensorDictBase, first: Tensor) -> States:
         """Return the recurrent states at the start of slices: ``[slices, layers, hidden]`` each."""

@@ -73,25 +73,24 @@ class Layout:
         last_cell: the cell of the last observation of each slice, ``[S]``.
         rewards: number of rewards in the target of each step, ``[C]``.
         everything: whether all steps of the batch are in the loss.
-        burned_in: row of each slice with burn-in, ``[P]``.
-        burn_in_first: index in the batch of the first step of each of these, ``[P]``.
-        burn_in_step: index of their burn-in steps, ``[P * burn_in]``.
+        burn_in: for the slices that have it, or ``None``: the row of each, ``[P]``, the index in the batch of
+            its first step, ``[P]``, and of its burn-in steps, ``[P * burn_in]``.
     """
 
     shape: tuple[int, int]
-    everything: bool
     first: Tensor
     last: Tensor
     step: Tensor
     cell: Tensor
     last_cell: Tensor
     rewards: Tensor
-    burned_in: Tensor
-    burn_in_first: Tensor
-    burn_in_step: Tensor
+    everything: bool
+    burn_in: tuple[Tensor, Tensor, Tensor] | None
 
 
-def find_slices(is_init: np.ndarray, done: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_slices(
+    is_init: np.ndarray, done: np.ndarray, valid: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of the first step of each slice, and the length of each: ``[slices]``.
 
     A slice starts where ``is_init`` is true, at the beginning of a row, after a done step and after padding.
@@ -99,14 +98,18 @@ def find_slices(is_init: np.ndarray, done: np.ndarray, valid: np.ndarray) -> tup
     Args:
         is_init: ``[N]`` or ``[B, T]``, as the batch.
         done: whether an episode ends with the step, ``[N]``.
-        valid: false for padding, ``[N]``.
+        valid: false for padding, ``[N]``; ``None`` if there is none.
     """
     start = is_init.copy()
     start[..., 0] = True
     start = start.reshape(-1)
-    start[1:] |= done[:-1] | ~valid[:-1]
-    edge = np.flatnonzero(start | ~valid)
-    length = np.diff(edge, append=len(start))
+    start[1:] |= done[:-1]
+    if valid is None:
+        edge = start.nonzero()[0]
+        return edge, np.append(edge[1:], len(start)) - edge
+    start[1:] |= ~valid[:-1]
+    edge = (start | ~valid).nonzero()[0]  # a slice ends at the next one, or at padding
+    length = np.append(edge[1:], len(start)) - edge
     return edge[valid[edge]], length[valid[edge]]
 
 
@@ -126,22 +129,28 @@ def lay_out(slices: Slices, n_steps: int, device: torch.device) -> Layout:
         n_steps: most rewards in a target.
         device: where the indices are needed.
     """
+
+    def index(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device, non_blocking=True)
+
     kept = slices.length > slices.burn_in
     before, burn_in = slices.first[kept], slices.burn_in[kept]
     first, length = before + burn_in, slices.length[kept] - burn_in
     row, column, step = count_up(first, length)
     width = int(length.max()) + 1
-    burned_in = np.flatnonzero(burn_in)
-    indices = {
-        "first": first,
-        "last": first + length - 1,
-        "step": step,
-        "cell": row * width + column,
-        "last_cell": np.arange(len(length)) * width + length,
-        "rewards": np.minimum(length[row] - column, n_steps),
-        "burned_in": burned_in,
-        "burn_in_first": before[burned_in],
-        "burn_in_step": count_up(before[burned_in], burn_in[burned_in])[-1],
-    }
-    on_device = {name: torch.from_numpy(x).to(device, non_blocking=True) for name, x in indices.items()}
-    return Layout((len(length), width), everything=len(step) == slices.total, **on_device)
+    prefix = None
+    if burn_in.any():
+        rows = burn_in.nonzero()[0]
+        _, _, early = count_up(before[rows], burn_in[rows])
+        prefix = index(rows), index(before[rows]), index(early)
+    return Layout(
+        (len(length), width),
+        first=index(first),
+        last=index(first + length - 1),
+        step=index(step),
+        cell=index(row * width + column),
+        last_cell=index(np.arange(len(length)) * width + length),
+        rewards=index(np.minimum(length[row] - column, n_steps)),
+        everything=len(step) == slices.total,
+        burn_in=prefix,
+    )
