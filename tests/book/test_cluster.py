@@ -136,3 +136,17 @@ def test_fleets_saturate_where_the_chapter_says():
             assert two["rate"] > 1.2 * one["rate"]
     alone, *_, last = recorded["r2d2"]
     assert alone["busy"]["actors"] < 0.5 and last["busy"]["actors"] > 0.95 and 64 * 80 * last["updates"] < 1
+
+
+def test_five_settings_are_within_15_percent_of_the_formula():
+    recorded = json.loads((RESULTS / "cluster.json").read_text())
+    close = [row for row in recorded["clock"] if abs(row["clock"] / row["formula"] - 1) <= 0.15]
+    assert len(close) >= 5
+
+
+def test_four_actors_are_three_times_as_fast_where_a_step_takes_10_ms():
+    recorded = json.loads((RESULTS / "cluster.json").read_text())
+    rates = {
+        row["actors"]: row["clock"] for row in recorded["clock"] if (row["ms"], row["updates"]) == (10, 2)
+    }
+    assert rates[4] >= 3 * rates[0]
