@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
-from torch import Tensor, nn
-from torchrl.modules import EGreedyModule, QValueModule
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
 
 from recdqn.config import EnvConfig
 from recdqn.envs import declared_spaces, hide_velocities, small_grey
 from recdqn.errors import UserError
-from recdqn.policy.modules import modules_of, recurrent_cell
+from recdqn.policy.modules import recurrent_cell
+from recdqn.policy.plain import chain, state_count, step
 
 State = tuple[np.ndarray, ...]
 
@@ -48,7 +47,7 @@ class Agent:
 
     def __init__(self, policy: TensorDictModuleBase, cfg: EnvConfig) -> None:
         self.cfg = cfg
-        self._modules = list(_chain(policy))
+        self._modules = chain(policy)
         self._key = self._modules[0].in_keys[0]
         self._device = next((p.device for p in policy.parameters()), torch.device("cpu"))
         self._loc, self._scale = (torch.tensor(x, device=self._device) for x in (cfg.loc, cfg.scale))
@@ -65,7 +64,7 @@ class Agent:
         return tuple(
             np.zeros((*shape, cell.num_layers, cell.hidden_size), np.float32)
             for cell in cells
-            for _ in range(_states(cell))
+            for _ in range(state_count(cell))
         )
 
     def act(self, observation: ArrayLike, state: State) -> tuple[Any, State]:
@@ -121,17 +120,8 @@ class Agent:
         """
         value = self._scaled(torch.from_numpy(seen).to(self._device))
         before = [torch.from_numpy(part).to(self._device) for part in state]
-        after: list[Tensor] = []
-        for module in self._modules:
-            if (cell := recurrent_cell(module)) is None:
-                value = module.module(value)
-                continue
-            given = [part.transpose(0, 1).contiguous() for part in before[: _states(cell)]]
-            before = before[_states(cell) :]
-            value, new = cell(value.unsqueeze(1), given[0] if isinstance(cell, nn.GRU) else tuple(given))
-            value = value.squeeze(1)
-            after += (new,) if isinstance(cell, nn.GRU) else new
-        return value.cpu().numpy(), tuple(part.transpose(0, 1).cpu().numpy() for part in after)
+        outputs, after = step(self._modules, value, before)
+        return outputs[-1].cpu().numpy(), tuple(part.cpu().numpy() for part in after)
 
     def _batch(self, shape: tuple[int, ...], state: State) -> int | None:
         """Check the shapes of an observation and a state, and return their batch size, ``None`` for one."""
@@ -178,25 +168,3 @@ class Agent:
         if self.cfg.observation == "masked":
             seen = hide_velocities(seen, self.cfg.visible)
         return seen.float() * self._scale + self._loc
-
-
-def _chain(policy: TensorDictModuleBase) -> Iterator[Any]:
-    """Yield the modules of a policy up to the Q-values, each of which reads what the one before wrote."""
-    key: Any = None
-    for module in modules_of(policy):
-        if type(module) in (QValueModule, EGreedyModule):
-            continue
-        known = recurrent_cell(module) is not None or (
-            type(module) is TensorDictModule and len(module.in_keys) == len(module.out_keys) == 1
-        )
-        if not known or module.in_keys[0] not in (("observation", "pixels") if key is None else (key,)):
-            raise UserError(
-                f"an agent cannot run {type(module).__name__}, from {module.in_keys} to {module.out_keys}: "
-                "expected a chain from 'observation' or 'pixels' of TensorDictModule, LSTMModule or GRUModule"
-            )
-        key = module.out_keys[0]
-        yield module
-
-
-def _states(cell: nn.LSTM | nn.GRU) -> int:
-    return 1 if isinstance(cell, nn.GRU) else 2

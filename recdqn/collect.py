@@ -15,6 +15,7 @@ from torchrl.envs import TransformedEnv
 from recdqn.config import Config
 from recdqn.envs.replayable import get_episodes, restore_episodes
 from recdqn.errors import NotFinite
+from recdqn.plain_collector import PlainCollector
 
 
 def make_collector(
@@ -28,15 +29,17 @@ def make_collector(
     Raises:
         NotFinite: while iterating, if an observation or a reward is not a finite number.
     """
-    return Collector(
+    # On the CPU none is named: TorchRL copies to a named device, also from the same one.
+    devices = dict.fromkeys(("env_device", "storing_device"), "cpu") | {"policy_device": cfg.device}
+    if torch.device(cfg.device).type == "cpu":
+        devices = {}
+    return PlainCollector(
         env,
         policy,
         frames_per_batch=cfg.train.frames_per_batch,
         total_frames=cfg.train.collections * cfg.train.frames_per_batch,
         replay_buffer=replay_buffer,
-        policy_device=torch.device(cfg.device),
-        env_device="cpu",
-        storing_device="cpu",
+        **devices,
         post_collect_hook=_check_finite,
     )
 

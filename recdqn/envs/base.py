@@ -98,12 +98,26 @@ class GymnasiumEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
+        return TensorDict(self.begin(mask, **kwargs), self.batch_size, device=self.device)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        entries = self.advance(tensordict.get("action"), tensordict.get("step_count"))
+        return TensorDict(entries, self.batch_size, device=self.device)
+
+    def begin(self, mask: Tensor | None = None, **kwargs: Any) -> dict[str, Tensor]:
+        """Reset on plain tensors.
+
+        Args:
+            mask: the environments to reset, bool ``[num_envs, 1]``; ``None`` for all. Only their entries mean
+                something in the result.
+            kwargs: of Gymnasium's ``reset``.
+        """
         if mask is None or not self.batch_size:
             mask = ~self._no  # all
         else:
             kwargs["options"] = {"reset_mask": mask[..., 0].cpu().numpy()}
         seen, _ = self.gym.reset(**kwargs)
-        entries = {
+        return {
             self._key: self._seen(seen),
             "step_count": torch.zeros_like(mask, dtype=torch.int64),
             "is_init": mask.clone(),
@@ -111,22 +125,25 @@ class GymnasiumEnv(EnvBase):
             "terminated": self._no.clone(),
             "truncated": self._no.clone(),
         }
-        return TensorDict(entries, self.batch_size, device=self.device)
 
-    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        actions = tensordict.get("action").argmax(-1).cpu().numpy()
-        seen, reward, terminated, truncated, _ = self.gym.step(actions)
+    def advance(self, action: Tensor, step_count: Tensor) -> dict[str, Tensor]:
+        """Step on plain tensors.
+
+        Args:
+            action: one-hot, ``[..., actions]``.
+            step_count: environment steps before this one, ``[..., 1]``.
+        """
+        seen, reward, terminated, truncated, _ = self.gym.step(action.argmax(-1).cpu().numpy())
         over, late = self._column(terminated, torch.bool), self._column(truncated, torch.bool)
-        entries = {
+        return {
             self._key: self._seen(seen),
-            "step_count": tensordict.get("step_count") + 1,
+            "step_count": step_count + 1,
             "is_init": self._no.clone(),
             "reward": self._column(reward, torch.float32) * self._reward_scale,
             "terminated": over,
             "truncated": late,
             "done": over | late,
         }
-        return TensorDict(entries, self.batch_size, device=self.device)
 
     def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
         return next_tensordict_out  # EnvBase would look for missing entries and other shapes

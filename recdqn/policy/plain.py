@@ -1,0 +1,70 @@
+"""Call the modules of a policy on plain tensors, without TensorDicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from torch import Tensor, nn
+from torchrl.modules import EGreedyModule, QValueModule
+
+from recdqn.errors import UserError
+from recdqn.policy.modules import modules_of, recurrent_cell
+
+
+def chain(policy: TensorDictModuleBase) -> list[Any]:
+    """Return the modules of a policy up to the Q-values, each of which reads what the one before wrote.
+
+    Raises:
+        UserError: if the policy has other modules.
+    """
+    key: Any = None
+    found = []
+    for module in modules_of(policy):
+        if type(module) in (QValueModule, EGreedyModule):
+            continue
+        known = recurrent_cell(module) is not None or (
+            type(module) is TensorDictModule and len(module.in_keys) == len(module.out_keys) == 1
+        )
+        if not known or module.in_keys[0] not in (("observation", "pixels") if key is None else (key,)):
+            raise UserError(
+                f"an agent cannot run {type(module).__name__}, from {module.in_keys} to {module.out_keys}: "
+                "expected a chain from 'observation' or 'pixels' of TensorDictModule, LSTMModule or GRUModule"
+            )
+        key = module.out_keys[0]
+        found.append(module)
+    return found
+
+
+def state_count(cell: nn.LSTM | nn.GRU) -> int:
+    """Return the number of states of a recurrent layer."""
+    return 1 if isinstance(cell, nn.GRU) else 2
+
+
+def step(
+    modules: Iterable[Any], value: Tensor, states: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Make one step of a batch.
+
+    Args:
+        modules: from :func:`chain`.
+        value: observations ``[batch, ...]``.
+        states: of all recurrent layers, ``[batch, layers, hidden]`` each.
+
+    Returns:
+        The output of each module, the Q-values last; and the states after the step.
+    """
+    outputs: list[Tensor] = []
+    after: list[Tensor] = []
+    for module in modules:
+        if (cell := recurrent_cell(module)) is None:
+            value = module.module(value)
+        else:
+            start = len(after)
+            before = [s.transpose(0, 1).contiguous() for s in states[start : start + state_count(cell)]]
+            value, new = cell(value.unsqueeze(1), before[0] if isinstance(cell, nn.GRU) else tuple(before))
+            value = value.squeeze(1)
+            after += [s.transpose(0, 1) for s in ((new,) if isinstance(cell, nn.GRU) else new)]
+        outputs.append(value)
+    return outputs, after
