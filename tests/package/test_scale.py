@@ -100,17 +100,20 @@ def test_ray_is_missing(cfg, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="reads the environment of Ray's processes")
 def test_a_ray_that_is_started_here_writes_nothing_into_the_home_directory(tmp_path):
-    """Its processes have a token, and this one the settings of before; also at a second start."""
+    """Its processes have a token, and this one its settings and handlers; also at a second start."""
     code = """
 import os
+import signal
 import psutil
 from recdqn import Config
 from recdqn.scale import Cluster
 settings_here = lambda: {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
-before = settings_here()
+before, stop = settings_here(), lambda *_: None
+signal.signal(signal.SIGTERM, stop)
 for _ in range(2):
     cluster = Cluster(Config(scale={"actors": 1}))
     assert settings_here() == before
+    assert signal.getsignal(signal.SIGTERM) is stop
     (raylet,) = [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
     settings = {name: raylet.environ().get(name, "") for name in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED")}
     assert settings == {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}, settings
@@ -144,7 +147,7 @@ def test_the_ladder_is_that_of_ape_x():
 
 def test_each_environment_explores_by_its_step_of_the_ladder(cfg):
     """A random action is one of two, so half of them differ from the greedy one."""
-    cfg = cfg.replace(scale={"ladder": True}, train={"frames_per_batch": 4_000})
+    cfg = cfg.replace(scale={"ladder": True}, train={"frames_per_batch": 2_000})
     weights = policy_of(cfg).state_dict()  # whose own share of random actions is 1
     shares = []
     for number in range(2):
@@ -159,10 +162,15 @@ def test_a_fleet_collects_what_its_actors_collect(cfg, ray_here, envs):
     """With one environment for each actor, and with one in all; the next test has two for each."""
     cfg = cfg.replace(env={"num_envs": envs}, scale={"actors": min(envs, 2)})
     policy, buffer = policy_of(cfg), make_replay_buffer(cfg)
+    worker = ray._private.worker.global_worker.core_worker  # no public way counts references
+    held = []  # objects in the object store: they stay as long as this process refers to them
     with Fleet(cfg, policy) as ours:
         into = ours.collect_into(buffer)
         for _ in range(3):
             next(into)
+            gc.collect()
+            held.append(len(worker.get_all_reference_counts()))
+    assert held[0] == held[1] == held[2]
     whole = expected(cfg, policy, 3)
     stored = buffer[:].exclude("index").flatten_keys(".").to_dict()
     for name, value in stored.items():
@@ -206,7 +214,7 @@ def test_a_fleet_with_the_state_of_another_goes_on_from_there(cfg, ray_here):
         assert not torch.equal(ours.collect()["action_value"], rest[-1]["action_value"])
 
 
-@pytest.mark.parametrize("lag", [1, 3])
+@pytest.mark.parametrize("lag", [pytest.param(1, marks=pytest.mark.long), 3])  # the chapter has both
 def test_weights_are_as_many_collections_old_as_the_pipeline_is_long(cfg, ray_here, lag):
     """The network's values say which weights they come from."""
     cfg = cfg.replace(scale={"pipeline": lag, "actors": 1})
@@ -219,18 +227,6 @@ def test_weights_are_as_many_collections_old_as_the_pipeline_is_long(cfg, ray_he
             torch.nn.init.constant_(last.bias, version)
             seen.append(ours.collect()["action_value"].unique().item())
     assert seen == [max(version - lag, 0) for version in range(6)]
-
-
-def test_the_object_store_does_not_grow(cfg, ray_here):
-    """An object stays in it as long as this process refers to it."""
-    worker = ray._private.worker.global_worker.core_worker  # no public way counts references
-    held = []
-    with Fleet(cfg, policy_of(cfg)) as ours:
-        for _ in range(8):
-            ours.collect()
-            gc.collect()
-            held.append(len(worker.get_all_reference_counts()))
-    assert held[1:] == held[:-1], held
 
 
 def test_too_few_processors(cfg, ray_here, tmp_path):
@@ -299,7 +295,7 @@ def test_what_is_sent_to_the_nodes(cfg, tmp_path, monkeypatch):
 
 
 def test_a_sweep_on_a_cluster_survives_the_loss_of_a_worker(tiny, ray_here, tmp_path):
-    """Its runs are those of a process here."""
+    """Its run is that of a process here."""
     killed = []
 
     def kill_worker():
@@ -313,7 +309,7 @@ def test_a_sweep_on_a_cluster_survives_the_loss_of_a_worker(tiny, ray_here, tmp_
         timer.start()
 
     kill_worker()
-    sweep(combinations(tiny, {"seed": (0, 1)}), tmp_path, address="local")
+    sweep(combinations(tiny, {"seed": (1,)}), tmp_path, address="local")
     assert killed
     found = torch.load(tmp_path / "masked-cartpole" / "seed-1" / "policy.pt", weights_only=True)
     for name, value in train(tiny.replace(seed=1), progress=False).policy.state_dict().items():
