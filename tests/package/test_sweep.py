@@ -50,29 +50,21 @@ def test_all_is_checked_before_anything_is_trained(cfg):
         combinations(cfg, {"loss.burn_in": (0, 10)})
 
 
-def test_runs_are_those_of_train_and_are_trained_once(cfg, tmp_path, monkeypatch):
-    runs, said = combinations(cfg, {"seed": (0, 1)}), []
-    text = sweep(runs, tmp_path, jobs=2, say=said.append)
-    assert sorted(line for line in said if line.startswith("masked")) == [
-        "masked-cartpole/seed-0: done",
-        "masked-cartpole/seed-1: done",
-    ]
-    assert (tmp_path / "sweep.md").read_text() == f"{text}\n"
-    manifest = json.loads((tmp_path / "masked-cartpole" / "seed-1" / "manifest.json").read_text())
-    assert manifest["command"].startswith("recdqn train --config ")
-    expected = train(cfg.replace(seed=1), progress=False)
-    assert_same(weights(tmp_path / "masked-cartpole" / "seed-1"), dict(expected.policy.state_dict()))
-
-    monkeypatch.setattr(recdqn.sweep, "_train", lambda *_: pytest.fail("trained again"))
-    assert sweep(runs, tmp_path) == text
-
-
-def test_a_run_that_fails_stops_no_other(cfg, tmp_path):
-    runs = combinations(cfg, {"env.id": ("no_such_module:make", "CartPole-v1")})
+def test_a_run_that_fails_stops_no_other_and_no_run_is_trained_twice(cfg, tmp_path, monkeypatch):
+    """A run that ends is that of ``train``."""
+    runs, said = combinations(cfg, {"env.id": ("no_such_module:make", "CartPole-v1")}), []
     message = r"^1 of 2 runs failed; env.id=no_such_module:make/seed-0: recdqn: env.id="
     with pytest.raises(UserError, match=message):
-        sweep(runs, tmp_path, say=lambda _: None)
-    assert (tmp_path / "env.id=CartPole-v1" / "seed-0" / "metrics.json").exists()
+        sweep(runs, tmp_path, jobs=2, say=said.append)
+    name = "env.id=CartPole-v1/seed-0"
+    assert f"{name}: done" in said and len(said) == 2
+    assert_same(weights(tmp_path / name), dict(train(cfg, progress=False).policy.state_dict()))
+    manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+    assert manifest["command"].startswith("recdqn train --config ")
+
+    monkeypatch.setattr(recdqn.sweep, "_train", lambda *_: pytest.fail("trained again"))
+    text = sweep({name: runs[name]}, tmp_path)
+    assert (tmp_path / "sweep.md").read_text() == f"{text}\n"
 
 
 @pytest.fixture
@@ -118,11 +110,10 @@ def test_a_sweep_without_matplotlib_says_so(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_that_is_stopped_or_killed_goes_on(cfg, tmp_path, signum):
+def test_a_sweep_that_is_stopped_or_killed_goes_on(cfg, tmp_path):
     """The run that is under way saves and stops; the next call resumes it."""
     out, config = tmp_path / "out", tmp_path / "config.json"
-    cfg = cfg.replace(train={"total_frames": 1_024})
+    cfg = cfg.replace(train={"total_frames": 2_048})
     config.write_text(json.dumps(cfg.to_dict()))
     code = f"""
 import json, sys
@@ -133,18 +124,21 @@ cli.COMMANDS["go"] = lambda: sweep.sweep(runs, Path({str(out)!r}))
 sys.argv = ["recdqn", "go"]
 cli.main()
 """
-    process = psutil.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    while not list(out.glob("a/seed-0/checkpoints/*.torchrl")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    (training,) = process.children()
-    process.send_signal(signum)
-    _, said = process.communicate(timeout=60)
-    assert psutil.wait_procs([training], timeout=60)[1] == []
-    if signum == signal.SIGTERM:
-        assert process.returncode == 128 + signal.SIGTERM
-        assert said.splitlines()[-1] == "recdqn: stopped; the same command goes on with the sweep"
-    metrics = out / "a" / "seed-0" / "metrics.json"
-    assert not metrics.exists() or json.loads(metrics.read_text())["evaluations"][-1]["frames"] < 1_024
+    run = out / "a" / "seed-0"
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        before = set(run.glob("checkpoints/*.torchrl"))
+        process = psutil.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+        while not set(run.glob("checkpoints/*.torchrl")) - before:
+            assert process.poll() is None
+            time.sleep(0.02)
+        (training,) = process.children()
+        process.send_signal(signum)
+        _, said = process.communicate(timeout=60)
+        assert psutil.wait_procs([training], timeout=60)[1] == []
+        if signum == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM
+            assert said.splitlines()[-1] == "recdqn: stopped; the same command goes on with the sweep"
+    metrics = run / "metrics.json"
+    assert not metrics.exists() or json.loads(metrics.read_text())["evaluations"][-1]["frames"] < 2_048
     sweep({"a/seed-0": cfg}, out)
-    assert_same(weights(out / "a" / "seed-0"), dict(train(cfg, progress=False).policy.state_dict()))
+    assert_same(weights(run), dict(train(cfg, progress=False).policy.state_dict()))
