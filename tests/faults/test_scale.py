@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -80,14 +81,14 @@ def actors():
     return [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::Actor")]
 
 
+def kill_one(pick):
+    time.sleep(pick.uniform(0.0, 0.2))  # while it collects, or after that
+    pick.choice(actors()).kill()
+
+
 def kill_actors(monkeypatch, kills, seed):
     pick = random.Random(seed)
-
-    def kill():
-        time.sleep(pick.uniform(0.0, 0.2))  # while it collects, or after that
-        pick.choice(actors()).kill()
-
-    before_collections(monkeypatch, {n: kill for n in pick.sample(range(10), kills)})
+    before_collections(monkeypatch, {n: partial(kill_one, pick) for n in pick.sample(range(10), kills)})
 
 
 @pytest.mark.long
@@ -100,11 +101,7 @@ def test_actors_killed_at_random_moments(undisturbed, nodes, monkeypatch, seed):
 
 def test_actors_are_killed_and_a_machine_is_lost_while_another_joins(undisturbed, nodes, monkeypatch):
     """The only other machine: its actor waits until a new one comes."""
-    lost, pick = [], random.Random(0)
-
-    def kill():
-        time.sleep(pick.uniform(0.0, 0.2))  # while it collects, or after that
-        pick.choice(actors()).kill()
+    lost, kill = [], partial(kill_one, random.Random(0))
 
     def lose():
         assert len(actors()) == 2
