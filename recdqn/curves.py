@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import stats
 
-from recdqn.errors import ConfigError
 from recdqn.run.folder import mean_return
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def learning_curve(runs: Sequence[Record], axis: Axis = "frames", end: float = 0
         end: extend the curve to this point if all runs end before it.
 
     Raises:
-        ConfigError: for any other axis.
+        ValueError: for any other axis.
     """
     histories = [_history(run, axis) for run in runs]
     start = max(x[0] for x, _ in histories)  # the first point at which every run has been evaluated
@@ -115,7 +114,7 @@ def draw_curves(
 def _history(run: Record, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
     """Return the points at which a run was evaluated and its values from there on, ``[evaluations]``."""
     if axis not in ("frames", "minutes"):
-        raise ConfigError(f"axis={axis!r}: choose one of 'frames', 'minutes'")
+        raise ValueError(f"axis={axis!r}: choose one of 'frames', 'minutes'")
     evaluations = run["evaluations"]
     at = [e["frames"] if axis == "frames" else e["seconds"] / 60 for e in evaluations]
     values = [*map(mean_return, evaluations[:-1]), final_return(run)]

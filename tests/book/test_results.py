@@ -21,7 +21,7 @@ from recdqn.book.recorded import (
 from recdqn.book.tables import bench_table, results_table, show_table, summary_table
 from recdqn.book.write import CURVES, NOTES, README, write_curves, write_tables
 from recdqn.curves import RESAMPLES, learning_curve
-from recdqn.errors import ConfigError, UserError
+from recdqn.errors import UserError
 from recdqn.presets import PRESETS
 
 INTRO = RESULTS.parent / "book" / "intro.md"
@@ -115,10 +115,10 @@ def test_no_page_writes_a_measured_number_by_hand(page):
     assert [n for n in numbers if re.search(rf"(?<![\d.,]){re.escape(n)}(?![\d,])", text)] == []
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
-def test_five_seeds_of_the_committed_preset_are_recorded_and_solved(preset):
+@pytest.mark.parametrize(("preset", "seeds"), [("masked-cartpole", 10), ("pixel-cartpole", 5)])
+def test_the_committed_presets_are_recorded_and_solved(preset, seeds):
     runs = recorded_runs(preset)
-    assert [run["seed"] for run in runs] == [0, 1, 2, 3, 4]
+    assert [run["seed"] for run in runs] == list(range(seeds))
     for run in runs:
         assert Config.from_dict(run["config"]) == Config.preset(preset, seed=run["seed"])
         assert run["manifest"]["seed"] == run["seed"] and "dirty" not in run["manifest"]["commit"]
@@ -259,7 +259,7 @@ def test_one_seed_has_no_interval():
 
 
 def test_an_axis_that_does_not_exist():
-    with pytest.raises(ConfigError, match="axis='hours': choose one of 'frames', 'minutes'"):
+    with pytest.raises(ValueError, match="axis='hours': choose one of 'frames', 'minutes'"):
         learning_curve([a_run({1000: 10})], "hours")
 
 
