@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
+from torchrl.data import SliceSampler
 from torchrl.objectives import SoftUpdate
 
-from benchmarks import buffer, classic, masked, memoryless, pictures, plain, scaling, stop
+from benchmarks import buffer, classic, masked, memoryless, pictures, plain, sampler, scaling, stop
 from recdqn import (
     Config,
     RecurrentDQNLoss,
@@ -284,6 +285,24 @@ def test_the_plain_loop_computes_the_same_with_its_weights_in_one_vector():
     assert updates == 24
     for ours, other in zip(one.parameters(), many.parameters(), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-5)
+
+
+# --- samplers -----------------------------------------------------------------------------------------------
+
+
+def test_the_stock_sampler_is_the_one_that_trains(tiny, tmp_path):
+    with sampler.stock_sampler():
+        buffer = make_replay_buffer(tiny, tmp_path)
+    assert type(buffer.sampler) is SliceSampler
+    env = make_env(tiny.env)
+    policy = make_policy(tiny.policy, env)
+    add_primers(env, policy)
+    next(iter(make_collector(tiny, env, policy, buffer)))
+    batch = buffer.sample()
+    first = batch["is_init"].flatten().nonzero().flatten()
+    episode, step = batch["collector", "traj_ids"], batch["step_count"].flatten()
+    for part, number in zip(step.tensor_split(first[1:]), episode.tensor_split(first[1:]), strict=True):
+        assert (number == number[0]).all() and (part.diff() == 1).all()
 
 
 # --- growth with the sizes ----------------------------------------------------------------------------------
