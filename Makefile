@@ -62,10 +62,10 @@ bench: $(STAMP)
 
 # Sweeps go on where they were stopped: finished runs wait in runs/results until the others are there.
 results: $(STAMP)
-	for preset in masked-cartpole pixel-cartpole; do \
-	  $(BIN)/recdqn sweep $$preset --seed 0..4 --out runs/results || exit 1; done
+	$(BIN)/recdqn sweep masked-cartpole --seed 0..9 --out runs/results
+	$(BIN)/recdqn sweep pixel-cartpole --seed 0..4 --out runs/results
 	for seed in 0 1 2 3 4; do rm -rf results/masked-cartpole-slicesampler/seed-$$seed && \
-	  $(BIN)/python benchmarks/sampler.py $$seed || exit 1; \
+	  $(BIN)/python -m benchmarks.sampler $$seed || exit 1; \
 	  for steps in 5 10; do rm -rf results/masked-cartpole-burn-in/$$steps-20/seed-$$seed && \
 	    $(BIN)/python -m benchmarks.burn_in $$steps 20 $$seed || exit 1; done; done
 	for run in masked-none/0 masked-none/1 masked-none/2 masked-none/3 masked-none/4 \

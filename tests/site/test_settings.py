@@ -19,7 +19,7 @@ def test_defaults_and_ranges_in_words():
     assert limits(EnvConfig, "num_envs") == "Default ``32``; a whole number from 1 to 10,000."
     assert limits(EnvConfig, "workers") == "Default ``False``; True or False."
     assert limits(PolicyConfig, "cell") == "Default ``'lstm'``; one of 'lstm', 'gru', 'none'."
-    assert limits(ReplayConfig, "capacity").startswith("Default ``60,000``; a whole number from 1 to")
+    assert limits(ReplayConfig, "capacity").startswith("Default ``16,000``; a whole number from 1 to")
     assert limits(Config, "env") == ""
 
 
@@ -64,8 +64,8 @@ def test_the_table_of_presets():
     head, _, *rows = presets_table()
     assert head == "| setting | masked-cartpole | pixel-cartpole |"
     table = {row.split("`")[1]: row for row in rows}
-    assert table["replay.capacity"] == "| `replay.capacity` | **60,000** | **16,000** |"
-    assert table["loss.gamma"] == "| `loss.gamma` | 0.99 | 0.99 |"
+    assert table["replay.slices"] == "| `replay.slices` | **32** | **16** |"
+    assert table["loss.gamma"] == "| `loss.gamma` | 0.995 | 0.995 |"
     assert table["env.observation"] == "| `env.observation` | **`'masked'`** | **`'pixels'`** |"
     bold = ["**" in row for row in rows]
     assert bold == sorted(bold, reverse=True)
