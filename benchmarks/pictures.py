@@ -125,17 +125,18 @@ def solve() -> Row:
     """
     runs = recorded_runs(PRESET)
     minutes = [run["final"] and run["evaluations"][-1]["seconds"] / 60 or math.inf for run in runs]
-    median = statistics.median(minutes)
+    median, slowest = statistics.median(minutes), max(minutes)
     solved = sum(run["final"] is not None for run in runs)
     return Row(
-        what=f"84x84 pixel CartPole to 475, median of {len(runs)} recorded runs ({solved} solved)",
+        what=f"84x84 pixel CartPole to 475, median of {len(runs)} recorded runs ({solved} solved, slowest "
+        f"{slowest:.1f})",
         ours=median,
         other=None,
         against="",
         unit="minutes",
         ratio=None,
-        must="20 minutes, then 10",
-        met=median <= 20,
+        must="at most 4 in the median, 7 for the slowest",
+        met=median <= 4 and slowest <= 7,
     )
 
 
