@@ -126,7 +126,8 @@ class LossConfig(Part):
             [r2d2] use 40 of 120, the slices here are short and their stored states recent.
         value_rescale: learn values that are rescaled by a square root, for tasks whose returns differ much in
             size [r2d2]; CartPole's do not.
-        tau: share of the online weights that moves into the target network at each update.
+        tau: share of the online weights that moves into the target network at each update. Values spread from
+            the end of an episode to its beginning by way of the target network, so a slow one delays them.
     """
 
     gamma: Share = 0.995
@@ -134,7 +135,7 @@ class LossConfig(Part):
     double_dqn: Bool = True
     burn_in: Annotated[Int, Field(ge=0, le=10_000)] = 0
     value_rescale: Bool = False
-    tau: Share = 0.01
+    tau: Share = 0.03
 
 
 @settings
