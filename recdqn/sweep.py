@@ -18,7 +18,9 @@ from recdqn.config import Config
 from recdqn.curves import Record, draw_curves, final_return
 from recdqn.errors import UserError
 from recdqn.evaluation import Evaluation
-from recdqn.run.folder import CONFIG, METRICS, write_config
+from recdqn.fields import dotted
+from recdqn.presets import PRESETS
+from recdqn.run.folder import CONFIG, METRICS
 from recdqn.run.signals import GracefulStop, Interrupted, Stopped
 from recdqn.scale.cluster import HEARTBEAT, Cluster
 
@@ -203,26 +205,34 @@ def _train_away(cfg: Config) -> tuple[str | None, dict[str, bytes]]:
 def _train(cfg: Config, out: Path, processes: list[subprocess.Popen[str]]) -> str | None:
     """Train or resume in a process of its own; return the last line that it said if it failed."""
     command = [sys.executable, "-c", RUN]
-    with tempfile.TemporaryDirectory() as folder:
-        if (out / CONFIG).is_file():
-            command += ["resume", str(out)]
-        else:
-            write_config(folder, cfg)
-            command += ["train", "--config", str(Path(folder) / CONFIG), "--out", str(out)]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # it ends with this process, and then the run stops
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches the sweep only
-        ) as process:
-            processes.append(process)
-            assert process.stderr is not None
-            said = process.stderr.read()
+    if (out / CONFIG).is_file():
+        command += ["resume", str(out)]
+    else:
+        command += ["train", *arguments(cfg), "--out", str(out)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,  # it ends with this process, and then the run stops
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the sweep only
+    ) as process:
+        processes.append(process)
+        assert process.stderr is not None
+        said = process.stderr.read()
     if process.returncode == 0:
         return None
     return said.strip().splitlines()[-1] if said.strip() else f"exit status {process.returncode}"
+
+
+def arguments(cfg: Config) -> list[str]:
+    """Return the arguments of ``recdqn train`` that give this configuration: a preset, and what differs."""
+    preset = cfg.name if cfg.name in PRESETS else next(iter(PRESETS))
+    usual, given = dotted(Config.preset(preset)), [preset]
+    for name, value in dotted(cfg).items():
+        if value != usual[name]:
+            given += [f"--{name}", *map(str, value)] if isinstance(value, tuple) else [f"--{name}={value}"]
+    return given
 
 
 def _input_of(process: subprocess.Popen[str]) -> IO[str]:

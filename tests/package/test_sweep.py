@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import recdqn.sweep
-from recdqn import cli, train
+from recdqn import Config, cli, train
 from recdqn.errors import ConfigError, UserError
-from recdqn.sweep import combinations, sweep, table
+from recdqn.sweep import arguments, combinations, sweep, table
 
 
 @pytest.fixture
@@ -60,11 +60,28 @@ def test_a_run_that_fails_stops_no_other_and_no_run_is_trained_twice(cfg, tmp_pa
     assert f"{name}: done" in said and len(said) == 2
     assert_same(weights(tmp_path / name), dict(train(cfg, progress=False).policy.state_dict()))
     manifest = json.loads((tmp_path / name / "manifest.json").read_text())
-    assert manifest["command"].startswith("recdqn train --config ")
+    assert manifest["command"].startswith("recdqn train masked-cartpole --")
 
     monkeypatch.setattr(recdqn.sweep, "_train", lambda *_: pytest.fail("trained again"))
     text = sweep({name: runs[name]}, tmp_path)
     assert (tmp_path / "sweep.md").read_text() == f"{text}\n"
+
+
+def test_a_command_gives_any_configuration(monkeypatch):
+    """Negative numbers, several entries, booleans, and a name that is not a preset's."""
+    trained = []
+    monkeypatch.setattr("recdqn.train", lambda cfg, **_: trained.append(cfg))
+    monkeypatch.setattr("recdqn.cli._report", lambda *_: None)
+    for cfg in (
+        Config.preset("pixel-cartpole"),
+        Config.preset("masked-cartpole", seed=7).replace(loss={"n_steps": 3}, policy={"eps_end": 1e-5}),
+        Config.preset("pixel-cartpole").replace(
+            name="my own", env={"loc": (-1.5, 2.0), "visible": (0, 1, 3)}, scale={"ladder": True}
+        ),
+    ):
+        cli.parse(["train", *arguments(cfg)])()
+        assert trained.pop() == cfg
+    assert arguments(Config.preset("masked-cartpole", seed=7)) == ["masked-cartpole", "--seed=7"]
 
 
 @pytest.fixture
