@@ -65,7 +65,7 @@ def test_the_table_of_presets():
     assert head == "| setting | masked-cartpole | pixel-cartpole |"
     table = {row.split("`")[1]: row for row in rows}
     assert table["train.eval_every"] == "| `train.eval_every` | **25** | **50** |"
-    assert table["loss.gamma"] == "| `loss.gamma` | 0.995 | 0.995 |"
+    assert table["loss.gamma"] == "| `loss.gamma` | **0.995** | **0.99** |"
     assert table["env.observation"] == "| `env.observation` | **`'masked'`** | **`'pixels'`** |"
     bold = ["**" in row for row in rows]
     assert bold == sorted(bold, reverse=True)
