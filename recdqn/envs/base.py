@@ -133,7 +133,8 @@ class GymnasiumEnv(EnvBase):
             action: one-hot, ``[..., actions]``.
             step_count: environment steps before this one, ``[..., 1]``.
         """
-        seen, reward, terminated, truncated, _ = self.gym.step(action.argmax(-1).cpu().numpy())
+        chosen = action.argmax(-1).cpu().numpy()[()]  # of a single environment a number
+        seen, reward, terminated, truncated, _ = self.gym.step(chosen)
         over, late = self._column(terminated, torch.bool), self._column(truncated, torch.bool)
         return {
             self._key: self._seen(seen),

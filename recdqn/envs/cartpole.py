@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pygame
@@ -50,6 +51,9 @@ class CartPolePainter:
         self._track = track[part]
         self._around = (down @ track)[self._rows] + 0.5  # to round it
         self._empty = np.repeat((down @ track + 0.5).astype(np.uint8), size, axis=1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._env, self._size)  # a copy draws on a surface of its own
 
     def __call__(self) -> np.ndarray | None:
         """Return the picture ``[1, size, size]``, uint8, or ``None`` in a state that it cannot draw."""

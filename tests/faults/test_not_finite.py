@@ -6,17 +6,17 @@ import faulty
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.data import TensorDictReplayBuffer
 from torchrl.objectives import SoftUpdate
 
 from recdqn import load_checkpoint, make_env, make_policy, train
 from recdqn.errors import NotFinite
 from recdqn.loss import RecurrentDQNLoss, make_loss
+from recdqn.replay import SliceReplayBuffer
 
 
 def spoil_batches(monkeypatch, key, value, after):
     """Write ``value`` into each batch after the first ``after`` batches."""
-    sample, samples = TensorDictReplayBuffer.sample, []
+    sample, samples = SliceReplayBuffer.sample, []
 
     def poisoned(self, *args, **kwargs):
         batch = sample(self, *args, **kwargs)
@@ -25,7 +25,7 @@ def spoil_batches(monkeypatch, key, value, after):
             batch[key][-1] = value
         return batch
 
-    monkeypatch.setattr(TensorDictReplayBuffer, "sample", poisoned)
+    monkeypatch.setattr(SliceReplayBuffer, "sample", poisoned)
 
 
 def reproduce(cfg, path):
