@@ -127,6 +127,16 @@ def test_the_committed_presets_are_recorded_and_solved(preset, seeds):
         assert run["evaluations"][-1]["frames"] <= run["config"]["train"]["total_frames"] <= 100_000
 
 
+def test_the_pixel_preset_was_recorded_again_and_one_seed_was_not_solved():
+    runs, before = recorded_runs("pixel-cartpole-again"), recorded_runs("pixel-cartpole")
+    assert [run["seed"] for run in runs] == [0, 1, 2, 3, 4]
+    for run in runs:
+        assert Config.from_dict(run["config"]) == Config.preset("pixel-cartpole", seed=run["seed"])
+    assert sum(run["final"] is None for run in runs) == 1
+    medians = [np.median([run["evaluations"][-1]["frames"] for run in group]) for group in (runs, before)]
+    assert medians[0] > medians[1]
+
+
 @pytest.mark.parametrize(
     "name, seeds, frames",
     [("masked-none", 5, 100_000), ("masked-four", 5, 100_000), ("pixel-none", 3, 60_000)],
