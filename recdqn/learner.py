@@ -52,6 +52,8 @@ class Learner:
         self._online = one_vector(online)
         self._target = one_vector([self.loss.target_value_network_params.get(keys[id(p)]) for p in online])
         self._average = one_vector(list(self.average.module.parameters()))
+        # Such as epsilon; looking them up takes longer than copying them.
+        self._buffers = list(zip(self.average.module.buffers(), self.policy.buffers(), strict=True))
         for parameter in online:
             parameter.grad = torch.zeros_like(parameter)
         self._gradient = one_vector([cast(Tensor, parameter.grad) for parameter in online])
@@ -89,8 +91,8 @@ class Learner:
         torch._foreach_lerp_(self._target, self._online, self.cfg.loss.tau)
         share = 1.0 - self.cfg.train.average if self.average.n_averaged else 1.0
         torch._foreach_lerp_(self._average, self._online, share)
-        if buffers := list(self.policy.buffers()):  # such as epsilon
-            torch._foreach_copy_(list(self.average.module.buffers()), buffers)
+        for averaged, own in self._buffers:
+            averaged.copy_(own)
         self.average.n_averaged += 1
 
     def anneal(self, frames: int) -> None:
