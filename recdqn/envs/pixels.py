@@ -147,7 +147,7 @@ class ScreenReader:
         return resize(torch.from_numpy(rows).permute(2, 0, 1), self._size)[colours]
 
 
-#: For methods that draw, what makes a :data:`Painter` of the same picture from the environment and its size.
+#: For methods that draw, what makes a painter of the same picture from the environment and its size.
 PAINTERS: dict[Callable[..., Any], Callable[[Any, int], Painter]] = {
     CartPoleEnv.render: CartPolePainter,
     AcrobotEnv.render: ScreenReader,

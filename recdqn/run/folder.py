@@ -51,7 +51,7 @@ class Run:
 
 
 def mean_return(row: dict[str, Any]) -> float:
-    """Mean greedy return of a row of :attr:`Run.metrics`, or of a saved evaluation."""
+    """Mean greedy return of a row of :attr:`~recdqn.run.folder.Run.metrics`, or of a saved evaluation."""
     return float(sum(row["returns"]) / len(row["returns"]))
 
 
