@@ -52,8 +52,8 @@ def learning_curve(runs: Sequence[Record], axis: Axis = "frames", end: float = 0
 
     The value of a run at a point is that of its latest evaluation. A solved run stops early; from the
     evaluation that solved it on, its value is the mean return that confirmed it. A run that used up its
-    frames keeps the value of its last evaluation. The interval resamples whole runs
-    (:cite:t:`agarwal2021deep`).
+    frames keeps the value of its last evaluation. The interval resamples whole runs, as the paper of
+    :attr:`recdqn.evaluation.Evaluation.iqm` does.
 
     Args:
         runs: at least one, each with ``"evaluations"`` and ``"final"`` as in ``metrics.json``.
