@@ -37,8 +37,7 @@ from torchrl.data import TensorDictReplayBuffer
 from recdqn import Config, Learner, add_primers, make_collector, make_env, make_policy, make_replay_buffer
 from recdqn.book.cluster import Costs, Setting, simulate
 from recdqn.book.measure import median_seconds
-from recdqn.book.recorded import RESULTS
-from recdqn.presets import PRESETS
+from recdqn.book.recorded import CARTPOLES, RESULTS
 from recdqn.run.provenance import manifest
 from recdqn.scale import Actor, Cluster, Fleet
 
@@ -101,7 +100,7 @@ def main(out: Path = RESULTS / "cluster.json") -> None:
     load = os.getloadavg()[0]  # of other programs, in the minute before
     cluster = Cluster(Config(scale={"actors": 8}))  # sleeping needs no processor
     try:
-        costs = {name: measure_costs(Config.preset(name)) for name in PRESETS}
+        costs = {name: measure_costs(Config.preset(name)) for name in CARTPOLES}
         masked, pixels = costs["masked-cartpole"], costs["pixel-cartpole"]
         found = {
             "manifest": manifest(),

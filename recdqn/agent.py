@@ -25,7 +25,8 @@ class Agent:
 
     The observation is what the environment's ``reset`` and ``step`` return: a masked agent hides the entries
     itself, and an agent that sees pictures shrinks them. For an agent that sees the rendered environment it
-    is the picture of :class:`recdqn.envs.RenderedPixels`, ``[1, size, size]``, uint8.
+    is the picture of :class:`recdqn.envs.RenderedPixels`, ``[1, size, size]``, uint8; and for one that sees
+    several observations at once (``env.stack``) it is the last ones, ``[stack, n]``, the newest at the end.
 
     The state belongs to an episode: begin each one with :meth:`initial_state`, and give each call the state
     that the call before returned.
@@ -159,7 +160,8 @@ class Agent:
         if self._key == "pixels":
             shapes.append((1, self.cfg.image_size, self.cfg.image_size))
         if self.cfg.observation != "pixels":
-            shapes.append(self._declared[0].shape)
+            stack = () if self.cfg.stack == 1 else (self.cfg.stack,)
+            shapes.append((*stack, *self._declared[0].shape))
         return shapes
 
     def _scaled(self, seen: Tensor) -> Tensor:
@@ -167,4 +169,4 @@ class Agent:
             return seen
         if self.cfg.observation == "masked":
             seen = hide_velocities(seen, self.cfg.visible)
-        return seen.float() * self._scale + self._loc
+        return (seen.float() * self._scale + self._loc).flatten(1)

@@ -52,6 +52,8 @@ class EnvConfig(Part):
         num_envs: environments that step together; 1 gives an environment without a batch dimension.
         image_size: height and width of a picture, in pixels.
         visible: indices of the vector's entries that ``"masked"`` shows.
+        stack: vectors that the network sees side by side, the last ones [dqn]. With 4, an agent without
+            memory sees velocities as differences. The first one also fills the places before it.
         loc, scale: of vectors: the network sees ``scale * observation + loc``; one entry, or one for every
             entry of the observation.
         reward_scale: factor on the reward. 0.005 makes the discounted sum of CartPole's rewards at most 1.
@@ -69,6 +71,7 @@ class EnvConfig(Part):
     num_envs: Count = 32
     image_size: Annotated[Int, Field(ge=36, le=400, multiple_of=4)] = 84
     visible: Entries[Annotated[Int, Field(ge=0, le=1_000_000)]] = (0, 2)
+    stack: Annotated[Int, Field(ge=1, le=1_000)] = 1
     loc: Entries[Scale] = (0.0, 0.0)
     scale: Entries[Scale] = (2.0, 20.0)
     reward_scale: Annotated[Float, Field(ge=1e-6, le=1_000_000)] = 0.005
@@ -86,6 +89,9 @@ class PolicyConfig(Part):
         cell: type of the recurrent layer, ``"lstm"`` or ``"gru"``. ``"none"`` leaves it out: that policy
             decides from the current observation alone, and shows what memory is worth in a task.
         hidden_size: units of the recurrent layer.
+        memory_span: steps that the recurrent layer can remember from the start: its gates begin with time
+            constants between 1 and this number of steps (:cite:t:`tallec2018can`). 0 leaves PyTorch's
+            initial values, with which a state halves at each step.
         features: units of the layer before the recurrent one.
         contrast: input value of a black pixel (white is 0).
         channels, kernels, strides: the convolutions for pictures, one entry per layer.
@@ -100,6 +106,7 @@ class PolicyConfig(Part):
 
     cell: Literal["lstm", "gru", "none"] = "lstm"
     hidden_size: Units = 64
+    memory_span: Annotated[Int, Field(ge=0, le=1_000_000)] = 0
     features: Units = 64
     contrast: Annotated[Float, Field(ge=0, le=1_000)] = 4.0
     channels: Layers[Annotated[Int, Field(ge=1, le=512)]] = (16, 32, 32)

@@ -2,7 +2,33 @@
 
 from typing import Any
 
-PRESETS: dict[str, dict[str, Any]] = {
+Settings = dict[str, dict[str, Any]]
+
+WHOLE = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0}
+SMALL = {"hidden_size": 32, "features": 32, "head": 32, "initial_value": 0.0}
+FAST = {"updates": 4, "learning_rate": 1e-3, "final_learning_rate": 2.5e-4}
+
+
+def _corridor(length: int, gamma: float, frames: int, active: bool = False) -> Settings:
+    """Settings for a task whose only reward, 1 or -1, comes at its end and depends on what its start showed.
+
+    A slice must contain both.
+    """
+    short = length <= 30 and not active
+    return {
+        "env": WHOLE | {"id": f"recdqn/{'TMaze' if active else 'Corridor'}{length}-v0"},
+        "policy": SMALL | {"memory_span": length + length // 5, "eps_frames": 8_000 if short else 40_000},
+        "loss": {"gamma": gamma},
+        "replay": {
+            "capacity": 60_000,
+            "slice_len": length + 10,
+            "slices": max(8, 320 // (length + 10)),
+        },
+        "train": FAST | {"total_frames": frames, "eval_every": 40 if short else 80, "solved_return": 0.95},
+    }
+
+
+PRESETS: dict[str, Settings] = {
     "masked-cartpole": {},  # the defaults
     "pixel-cartpole": {
         "env": {"observation": "pixels", "num_envs": 16, "reward_scale": 0.01},
@@ -16,5 +42,22 @@ PRESETS: dict[str, dict[str, Any]] = {
             "eval_every": 50,
             "eval_episodes": 10,
         },
+    },
+    "flickering-cartpole": {"env": {"id": "recdqn/FlickeringCartPole-v0"}},
+    "corridor-10": _corridor(10, 0.99, 30_000),
+    "corridor-30": _corridor(30, 0.99, 60_000),
+    "corridor-100": _corridor(100, 0.997, 100_000),
+    "corridor-300": _corridor(300, 0.999, 250_000),
+    "corridor-1000": _corridor(1000, 0.9997, 1_000_000),
+    "t-maze-10": _corridor(10, 0.99, 200_000, active=True),
+    "t-maze-30": _corridor(30, 0.99, 300_000, active=True),
+    "t-maze-100": _corridor(100, 0.997, 1_000_000, active=True),
+    "copy": {
+        "env": WHOLE | {"id": "recdqn/Copy-v0"},
+        "policy": SMALL | {"hidden_size": 64, "memory_span": 12},
+        # Actions change nothing that comes later, so later rewards only add noise.
+        "loss": {"gamma": 0.5, "n_steps": 1},
+        "replay": {"capacity": 60_000},
+        "train": FAST | {"total_frames": 100_000, "eval_every": 40, "solved_return": 0.95},
     },
 }

@@ -52,6 +52,12 @@ def _fits_entries(values: tuple[float, ...], observation: str, visible: tuple[in
 
 RULES = (
     Rule(
+        ("env.stack", "env.observation"),
+        lambda stack, seen: stack == 1 or seen != "pixels",
+        "1 for env.observation={1}",
+        training=False,
+    ),
+    Rule(
         ("env.workers", "env.num_envs"),
         lambda workers, envs: not workers or envs > 1,
         "False, or env.num_envs of at least 2",

@@ -75,6 +75,38 @@ def sweep(
 
     The figure shows the learning curves, see :func:`recdqn.curves.draw_curves`, and needs Matplotlib.
 
+    Args:
+        runs: configurations by folder, from :func:`combinations`.
+        out: the folder of the sweep.
+        jobs: as for :func:`train_all`.
+        address: as for :func:`train_all`.
+        say: is told of each run that ends.
+
+    Returns:
+        The table, see :func:`table`.
+
+    Raises:
+        UserError: as :func:`train_all`.
+    """
+    train_all(runs, out, jobs, address, say)
+    text = table(runs, out)
+    (out / TABLE).write_text(f"{text}\n")
+    if importlib.util.find_spec("matplotlib") is None:
+        say(f"{out / FIGURE} is not drawn: pip install matplotlib")
+    else:
+        draw(runs, out)
+    return text
+
+
+def train_all(
+    runs: Mapping[str, Config],
+    out: Path,
+    jobs: int = 1,
+    address: str | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Train all runs that are not finished yet.
+
     A run on this machine is a process of its own, which a later call resumes from its checkpoint. On a
     cluster it is a Ray task, which begins again elsewhere if its machine is lost, and sends its files back at
     the end.
@@ -85,9 +117,6 @@ def sweep(
         jobs: runs at the same time, on this machine.
         address: of a Ray cluster, as ``scale.address``; it decides how many runs fit at the same time.
         say: is told of each run that ends.
-
-    Returns:
-        The table, see :func:`table`.
 
     Raises:
         UserError: at the end, if runs have failed; the others are finished.
@@ -102,13 +131,6 @@ def sweep(
     if failed:
         name, problem = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(runs)} runs failed; {name}: {problem}")
-    text = table(runs, out)
-    (out / TABLE).write_text(f"{text}\n")
-    if importlib.util.find_spec("matplotlib") is None:
-        say(f"{out / FIGURE} is not drawn: pip install matplotlib")
-    else:
-        draw(runs, out)
-    return text
 
 
 def table(runs: Mapping[str, Config], out: Path) -> str:

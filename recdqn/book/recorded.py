@@ -9,10 +9,10 @@ from pathlib import Path
 
 from recdqn.curves import Record
 from recdqn.errors import UserError
-from recdqn.presets import PRESETS
 from recdqn.run.folder import CONFIG, MANIFEST, METRICS, mean_return
 
 __all__ = [
+    "CARTPOLES",
     "RESULTS",
     "Record",
     "fingerprint",
@@ -22,6 +22,7 @@ __all__ = [
     "recorded_runs",
 ]
 RESULTS = Path(__file__).parents[2] / "results"
+CARTPOLES = ("masked-cartpole", "pixel-cartpole")  # the presets of the first part
 
 
 def recorded_runs(name: str, folder: Path = RESULTS) -> list[Record]:
@@ -52,12 +53,12 @@ def recorded_runs(name: str, folder: Path = RESULTS) -> list[Record]:
 
 
 def recorded_presets(folder: Path = RESULTS) -> dict[str, list[Record]]:
-    """Return the recorded runs of all presets, by the preset's name.
+    """Return the recorded runs of the two presets for CartPole, by the preset's name.
 
     Raises:
         UserError: if a preset has no recorded run.
     """
-    return {preset: recorded_runs(preset, folder) for preset in PRESETS}
+    return {preset: recorded_runs(preset, folder) for preset in CARTPOLES}
 
 
 def recorded_benchmarks(folder: Path = RESULTS) -> dict[str, Record]:

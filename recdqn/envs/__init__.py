@@ -2,6 +2,7 @@
 
 from recdqn.envs.base import GymnasiumEnv, OpenEnv, hide_velocities
 from recdqn.envs.make import add_primers, declared_spaces, make_env, make_vector_env
+from recdqn.envs.memory import register
 from recdqn.envs.pixels import PAINTERS, RenderedPixels, ResizedPixels, ScreenReader, prepare_display
 from recdqn.envs.shrink import GREY, small_grey
 
@@ -21,3 +22,5 @@ __all__ = [
     "prepare_display",
     "small_grey",
 ]
+
+register()

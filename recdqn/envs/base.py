@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -32,8 +33,9 @@ class GymnasiumEnv(EnvBase):
     instead of six. It names no device: with ``device="cpu"`` TorchRL would copy every entry at every step.
 
     Args:
-        env: with ``Discrete`` actions. Observations are vectors, float32, or ``{"pixels": [1, size, size]}``,
-            uint8, in a new array at each step. A vector of environments must not reset by itself.
+        env: with ``Discrete`` actions. Observations are vectors ``[n]`` or ``[stack, n]``, float32, or
+            ``{"pixels": [1, size, size]}``, uint8, in a new array at each step. A vector of environments must
+            not reset by itself.
         cfg: what is visible, and how observations and rewards are scaled.
 
     Attributes:
@@ -67,8 +69,8 @@ class GymnasiumEnv(EnvBase):
             picture: Any = space["pixels"]
             seen["pixels"] = Unbounded((*batch, *picture.shape), dtype=torch.uint8)
         else:
-            size = space.shape[0] if self._visible is None else len(self._visible)
-            seen["observation"] = Unbounded((*batch, size))
+            size = space.shape[-1] if self._visible is None else len(self._visible)
+            seen["observation"] = Unbounded((*batch, size * math.prod(space.shape[:-1])))
         self._key = next(iter(seen))
         self.observation_spec = Composite(**seen, step_count=count, is_init=flag, shape=batch)
         self.state_spec = Composite(step_count=count, shape=batch)
@@ -160,7 +162,8 @@ class GymnasiumEnv(EnvBase):
             return torch.from_numpy(seen["pixels"])
         if self._visible is not None:
             seen = hide_velocities(seen, self._visible)
-        return torch.from_numpy(seen * self._scale + self._loc)
+        scaled = seen * self._scale + self._loc
+        return torch.from_numpy(scaled).reshape(*self.batch_size, -1)
 
 
 class OpenEnv(TransformedEnv):

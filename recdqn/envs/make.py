@@ -74,9 +74,9 @@ def add_primers(env: TransformedEnv, policy: TensorDictModule) -> TransformedEnv
 def make_vector_env(cfg: EnvConfig) -> gym.vector.VectorEnv:
     """Build the Gymnasium environments below :func:`make_env`, which step together.
 
-    Observations are whole vectors ``[num_envs, n]``, float32, or ``{"pixels": [num_envs, 1, size, size]}``,
-    uint8; rewards are not scaled. An environment whose episode has ended waits for
-    ``reset(options={"reset_mask": ...})``.
+    Observations are whole vectors ``[num_envs, n]``, float32, or the last ``stack`` of them as
+    ``[num_envs, stack, n]``, or ``{"pixels": [num_envs, 1, size, size]}``, uint8; rewards are not scaled. An
+    environment whose episode has ended waits for ``reset(options={"reset_mask": ...})``.
 
     Raises:
         ConfigError: as :func:`make_env`.
@@ -93,8 +93,10 @@ def make_vector_env(cfg: EnvConfig) -> gym.vector.VectorEnv:
 def _make_one(cfg: EnvConfig, copy: int) -> gym.Env:
     if cfg.observation == "pixels":
         prepare_display()
-    checked = CheckedEnv(open_env(cfg), f"{cfg.id} (copy {copy})")
-    env: gym.Env = Replayable(checked, alone=cfg.workers)  # beneath what draws
+    env: gym.Env = CheckedEnv(open_env(cfg), f"{cfg.id} (copy {copy})")
+    if cfg.stack > 1:
+        env = gym.wrappers.FrameStackObservation(env, cfg.stack, padding_type="reset")
+    env = Replayable(env, alone=cfg.workers)  # beneath what draws
     if cfg.observation == "pixels":
         return RenderedPixels(env, cfg.image_size)
     return ResizedPixels(env, cfg.image_size) if is_image(env.observation_space) else env
@@ -181,6 +183,8 @@ def _check_observations(env: gym.Env, cfg: EnvConfig) -> None:
         return
     space = getattr(env, "observation_space", None)
     if cfg.observation == "whole" and is_image(space):
+        if cfg.stack > 1:
+            raise ConfigError(f"env.stack={cfg.stack}: expected 1, because {cfg.id} shows pictures")
         return
     if not is_vector(space):
         image = ", or a picture of bytes [height, width], [height, width, 1] or [height, width, 3]"

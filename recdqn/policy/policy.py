@@ -10,6 +10,7 @@ from torchrl.modules import MLP, EGreedyModule, GRUModule, LSTMModule, QValueMod
 
 from recdqn.config import PolicyConfig
 from recdqn.policy.encoders import PixelEncoder
+from recdqn.policy.span import remember
 
 
 def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
@@ -59,7 +60,10 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     memory, key = [], "embed"
     if cfg.cell != "none":
         cell = {"lstm": LSTMModule, "gru": GRUModule}[cfg.cell]
-        memory = [cell(input_size=width, hidden_size=cfg.hidden_size, in_key=key, out_key="memory")]
+        layer = cell(input_size=width, hidden_size=cfg.hidden_size, in_key=key, out_key="memory")
+        if cfg.memory_span:
+            remember(getattr(layer, cfg.cell), cfg.memory_span)
+        memory = [layer]
         width, key = cfg.hidden_size, "memory"
 
     head = MLP(width, spec.shape[-1], num_cells=[cfg.head], activation_class=nn.ReLU)

@@ -12,6 +12,7 @@ from scipy import stats
 
 from recdqn import Config, evaluate, load_checkpoint
 from recdqn.book.recorded import (
+    CARTPOLES,
     RESULTS,
     fingerprint,
     mean_return,
@@ -23,7 +24,6 @@ from recdqn.book.tables import bench_table, results_table, show_table, summary_t
 from recdqn.book.write import CURVES, NOTES, README, write_curves, write_tables
 from recdqn.curves import RESAMPLES, learning_curve
 from recdqn.errors import UserError
-from recdqn.presets import PRESETS
 
 INTRO = RESULTS.parent / "book" / "intro.md"
 
@@ -97,7 +97,7 @@ def test_the_welcome_page_shows_what_the_files_hold():
     assert names["shown"].data == summary_table()
     (figure,) = map(plt.figure, plt.get_fignums())
     labels = [line.get_label() for line in figure.axes[0].lines]
-    assert all(any(label.startswith(preset) for label in labels) for preset in PRESETS)
+    assert all(any(label.startswith(preset) for label in labels) for preset in CARTPOLES)
     plt.close("all")
 
 
@@ -305,7 +305,7 @@ def test_tables_worked_out_by_hand(tmp_path):
 
 
 def test_writing_the_tables_changes_nothing_else(tmp_path):
-    for preset in PRESETS:
+    for preset in CARTPOLES:
         record(tmp_path / "results", preset, SOLVED)
     readme = tmp_path / "README.md"
     readme.write_text(
@@ -324,7 +324,7 @@ def test_writing_the_tables_changes_nothing_else(tmp_path):
 
 
 def test_the_curves_file_repeats_and_knows_its_runs(tmp_path):
-    for preset in PRESETS:
+    for preset in CARTPOLES:
         record(tmp_path / "one", preset, SOLVED)
         record(tmp_path / "two", preset, [FAILED])
     files = [tmp_path / name for name in ("a.svg", "b.svg", "c.svg")]

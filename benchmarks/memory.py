@@ -1,0 +1,115 @@
+"""Train agents with and without memory on tasks that need it.
+
+``python -m benchmarks.memory [TASK ...] [--jobs N]`` records ``results/memory/TASK/AGENT/seed-SEED`` for
+every agent and seed of the tasks, all of them if none is named. A task is a preset. Runs that are finished stay as
+they are, and one that was stopped goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from recdqn import Config, load_checkpoint
+from recdqn.agent import Agent
+from recdqn.book.recorded import RESULTS
+from recdqn.config import EnvConfig
+from recdqn.envs import make_vector_env
+from recdqn.evaluation import EVAL_SEED
+from recdqn.run.folder import METRICS
+from recdqn.sweep import train_all
+
+AGENTS: dict[str, dict[str, dict[str, object]]] = {
+    "lstm": {},
+    "gru": {"policy": {"cell": "gru"}},
+    "none": {"policy": {"cell": "none"}},
+    "four": {"policy": {"cell": "none"}, "env": {"stack": 4}},
+    "shown": {"policy": {"cell": "none"}},  # sees everything, see shown()
+}
+SEEDS = {
+    "masked-cartpole": 10,
+    "flickering-cartpole": 5,
+    "corridor-10": 10,
+    "corridor-30": 10,
+    "corridor-100": 10,
+    "corridor-300": 5,
+    "t-maze-10": 5,
+    "t-maze-30": 5,
+    "copy": 5,
+}
+WIPED = "wiped.json"  # returns of a trained agent whose memory is wiped at every step
+
+
+def agent(task: str, name: str, seed: int = 0) -> Config:
+    """Return the configuration of an agent in a task."""
+    cfg = Config.preset(task, seed=seed).replace(**AGENTS[name])
+    return cfg.replace(env=shown(cfg.env)) if name == "shown" else cfg
+
+
+def shown(env: EnvConfig) -> dict[str, object]:
+    """Return what changes a task into its twin that hides nothing."""
+    if env.observation == "masked":
+        return {"id": "CartPole-v1", "observation": "whole", "loc": (0.0,), "scale": (2.0, 1.0, 20.0, 1.0)}
+    return {"id": str(env.id).replace("-v0", "Shown-v0")}
+
+
+def folder(task: str, name: str) -> str:
+    """Return the folder of an agent's runs; those of masked CartPole's preset are recorded as such."""
+    return task if (task, name) == ("masked-cartpole", "lstm") else f"memory/{task}/{name}"
+
+
+def grid(tasks: tuple[str, ...]) -> Iterator[tuple[str, Config]]:
+    """Yield the runs' folders and configurations, one seed of all before the next."""
+    for seed in range(max(SEEDS[task] for task in tasks)):
+        for task in tasks:
+            for name in AGENTS:
+                if seed < SEEDS[task]:
+                    yield f"{folder(task, name)}/seed-{seed}", agent(task, name, seed)
+
+
+def wiped_returns(run: Path, episodes: int = 100) -> list[float]:
+    """Play greedy episodes with a trained agent whose memory is wiped at every step."""
+    loaded = load_checkpoint(run)
+    actor = Agent(loaded.policy, loaded.cfg.env)
+    env = make_vector_env(loaded.cfg.replace(env={"num_envs": episodes}).env)
+    seen, _ = env.reset(seed=EVAL_SEED)
+    total, running = np.zeros(episodes), np.ones(episodes, bool)
+    while running.any():
+        values, _ = actor.batch_values(seen, actor.initial_state(episodes))
+        seen, reward, terminated, truncated, _ = env.step(values.argmax(-1))
+        total += reward * running
+        running &= ~(terminated | truncated)
+        if running.any() and not running.all():
+            seen, _ = env.reset(options={"reset_mask": ~running})
+    env.close()
+    return total.tolist()
+
+
+def main(
+    tasks: Annotated[tuple[str, ...], tyro.conf.Positional] = (), jobs: int = 2, out: Path = RESULTS
+) -> None:
+    """Record the runs of some tasks, or of all.
+
+    Args:
+        tasks: presets; all if none is given.
+        jobs: runs at the same time.
+        out: the folder of the results.
+    """
+    runs = dict(grid(tasks or tuple(SEEDS)))
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        run = out / line.partition(":")[0]
+        if run.parent.name == "lstm" and (run / METRICS).is_file():
+            (run / WIPED).write_text(json.dumps(wiped_returns(run)))
+
+    train_all(runs, out, jobs, say=say)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
