@@ -1,8 +1,8 @@
 """Train agents with and without memory on tasks that need it.
 
 ``python -m benchmarks.memory [TASK ...] [--jobs N]`` records ``results/memory/TASK/AGENT/seed-SEED`` for
-every agent and seed of the tasks, all of them if none is named. A task is a preset. Runs that are finished stay as
-they are, and one that was stopped goes on from its checkpoint.
+every agent and seed of the tasks, all of them if none is named. A task is a preset. Runs that are finished
+stay as they are, and one that was stopped goes on from its checkpoint.
 """
 
 from __future__ import annotations

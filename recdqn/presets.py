@@ -2,7 +2,7 @@
 
 from typing import Any
 
-Settings = dict[str, dict[str, Any]]
+Settings = dict[str, Any]
 
 WHOLE = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0}
 SMALL = {"hidden_size": 32, "features": 32, "head": 32, "initial_value": 0.0}

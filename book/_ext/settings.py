@@ -16,6 +16,7 @@ from about import Computed
 from sphinx.application import Sphinx
 from sphinx.util.inspect import stringify_signature
 
+from recdqn.book.recorded import CARTPOLES
 from recdqn.cli import COMMANDS
 from recdqn.config import Config
 from recdqn.fields import Part, dotted, expected, schemas
@@ -53,8 +54,8 @@ def with_limits(part: type, lines: list[str]) -> list[str]:
 
 
 def presets_table() -> list[str]:
-    """Return a Markdown table of all settings; rows in which the presets differ come first, in bold."""
-    presets = {name: dotted(Config.preset(name)) for name in PRESETS}
+    """Return a Markdown table of all settings of CartPole's presets; rows that differ come first, in bold."""
+    presets = {name: dotted(Config.preset(name)) for name in CARTPOLES}
     same, different = [], []
     for setting in [setting for setting in dotted(Config()) if setting != "name"]:
         values = [settings[setting] for settings in presets.values()]
@@ -65,16 +66,28 @@ def presets_table() -> list[str]:
     return [f"| setting | {' | '.join(presets)} |", "|---" * (1 + len(presets)) + "|", *different, *same]
 
 
+def other_presets() -> list[str]:
+    """Return a Markdown table of what the other presets change of the first one."""
+    first = dotted(Config())
+    rows = ["| preset | what it changes |", "|---|---|"]
+    for name in PRESETS:
+        if name not in CARTPOLES:
+            values = dotted(Config.preset(name))
+            changed = [f"`{key}` {_value(values[key])}" for key in first if values[key] != first[key]]
+            rows.append(f"| `{name}` | {', '.join(changed[1:])} |")  # the first is its name
+    return rows
+
+
 def _value(value: Any) -> str:
     return f"{value:,}" if type(value) in (int, float) else f"`{value!r}`"
 
 
 class Presets(Computed):
-    """``{presets}``: the values of all settings in each preset."""
+    """``{presets}``: the values of all settings in the presets."""
 
     def markdown(self) -> list[str]:
-        """Return the table."""
-        return presets_table()
+        """Return both tables."""
+        return [*presets_table(), "", *other_presets()]
 
 
 def add_limits(app: Sphinx, what: str, name: str, part: Any, options: Any, lines: list[str]) -> None:

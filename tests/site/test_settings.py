@@ -4,7 +4,7 @@ import inspect
 import re
 
 import pytest
-from settings import limits, own_signature, presets_table, with_limits
+from settings import limits, other_presets, own_signature, presets_table, with_limits
 from sphinx.ext.napoleon import GoogleDocstring
 
 from recdqn import RecurrentDQNLoss
@@ -71,3 +71,6 @@ def test_the_table_of_presets():
     assert bold == sorted(bold, reverse=True)
     assert sum(bold) == sum(map(len, PRESETS["pixel-cartpole"].values()))
     assert len(rows) == len(table) > 40
+    _, _, *others = other_presets()
+    assert len(others) == len(PRESETS) - 2
+    assert others[0] == "| `flickering-cartpole` | `env.id` `'recdqn/FlickeringCartPole-v0'` |"
