@@ -1,7 +1,8 @@
 """Train agents with and without memory on tasks that need it.
 
 ``python -m benchmarks.memory [TASK ...] [--jobs N]`` records ``results/memory/TASK/AGENT/seed-SEED`` for
-every agent and seed of the tasks, all of them if none is named. A task is a preset. Runs that are finished
+every agent and seed of the tasks, all of them if none is named. A task is a preset, or ``choices``: other
+values of single settings. Runs that are finished
 stay as they are, and one that was stopped goes on from its checkpoint.
 """
 
@@ -29,7 +30,9 @@ AGENTS: dict[str, dict[str, dict[str, object]]] = {
     "gru": {"policy": {"cell": "gru"}},
     "none": {"policy": {"cell": "none"}},
     "four": {"policy": {"cell": "none"}, "env": {"stack": 4}},
-    "shown": {"policy": {"cell": "none"}},  # sees everything, see shown()
+    # in the twin that hides nothing, see shown()
+    "shown": {"policy": {"cell": "none"}},
+    "shown-lstm": {},
 }
 SEEDS = {
     "masked-cartpole": 10,
@@ -41,6 +44,21 @@ SEEDS = {
     "t-maze-10": 5,
     "t-maze-30": 5,
     "copy": 5,
+}  # number of seeds
+# Other values of single settings, five seeds each: the preset, its changes.
+CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
+    "slices of 20": ("corridor-30", {"replay": {"slice_len": 20, "slices": 16}}),
+    "slices of 20, burn-in 10": ("corridor-30", {"replay": {"slice_len": 20}, "loss": {"burn_in": 10}}),
+    "slices of 80": ("corridor-30", {"replay": {"slice_len": 80, "slices": 4}}),
+    "PyTorch's gates": ("corridor-30", {"policy": {"memory_span": 0}}),
+    "span of 360": ("corridor-30", {"policy": {"memory_span": 360}}),
+    "discount 0.9": ("corridor-30", {"loss": {"gamma": 0.9}}),
+    "discount 0.999": ("corridor-30", {"loss": {"gamma": 0.999}}),
+    "one step": ("corridor-30", {"loss": {"n_steps": 1}}),
+    "20 steps": ("corridor-30", {"loss": {"n_steps": 20}}),
+    "discount 0.99, five steps": ("copy", {"loss": {"gamma": 0.99, "n_steps": 5}}),
+    "discount 0.99, one step": ("copy", {"loss": {"gamma": 0.99, "n_steps": 1}}),
+    "slices of 6": ("copy", {"replay": {"slice_len": 6, "slices": 107}}),
 }
 WIPED = "wiped.json"  # returns of a trained agent whose memory is wiped at every step
 
@@ -48,7 +66,7 @@ WIPED = "wiped.json"  # returns of a trained agent whose memory is wiped at ever
 def agent(task: str, name: str, seed: int = 0) -> Config:
     """Return the configuration of an agent in a task."""
     cfg = Config.preset(task, seed=seed).replace(**AGENTS[name])
-    return cfg.replace(env=shown(cfg.env)) if name == "shown" else cfg
+    return cfg.replace(env=shown(cfg.env)) if name.startswith("shown") else cfg
 
 
 def shown(env: EnvConfig) -> dict[str, object]:
@@ -65,11 +83,19 @@ def folder(task: str, name: str) -> str:
 
 def grid(tasks: tuple[str, ...]) -> Iterator[tuple[str, Config]]:
     """Yield the runs' folders and configurations, one seed of all before the next."""
-    for seed in range(max(SEEDS[task] for task in tasks)):
+    for seed in range(max((SEEDS[task] for task in tasks), default=0)):
         for task in tasks:
             for name in AGENTS:
                 if seed < SEEDS[task]:
                     yield f"{folder(task, name)}/seed-{seed}", agent(task, name, seed)
+
+
+def choices() -> Iterator[tuple[str, Config]]:
+    """Yield the folders and configurations of :data:`CHOICES`, one seed of all before the next."""
+    for seed in range(5):
+        for name, (task, changes) in CHOICES.items():
+            cfg = Config.preset(task, seed=seed).replace(**changes)
+            yield f"memory/{task}/{name}/seed-{seed}", cfg
 
 
 def wiped_returns(run: Path, episodes: int = 100) -> list[float]:
@@ -96,11 +122,13 @@ def main(
     """Record the runs of some tasks, or of all.
 
     Args:
-        tasks: presets; all if none is given.
+        tasks: presets, or ``choices``; all if none is given.
         jobs: runs at the same time.
         out: the folder of the results.
     """
-    runs = dict(grid(tasks or tuple(SEEDS)))
+    chosen = tasks or (*SEEDS, "choices")
+    runs = dict(grid(tuple(task for task in chosen if task != "choices")))
+    runs |= dict(choices()) if "choices" in chosen else {}
 
     def say(line: str) -> None:
         print(line, flush=True)
