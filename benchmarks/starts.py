@@ -1,10 +1,10 @@
 """Measure how much Q-values depend on the state that a slice starts from.
 
 ``python -m benchmarks.starts`` writes ``results/starts.json``: masked CartPole is trained for 12,800 frames,
-five seeds. Then the present network reads every slice of 20 steps in the buffer from zeros, or from the stored
-state of its first step, each also after some steps of burn-in, and the whole episode from its beginning.
-R2D2's discrepancy (:cite:t:`kapturowski2019recurrent`) is the norm of the difference of the Q-values, divided
-by the largest absolute Q-value of the episode.
+five seeds. Then the network reads every slice of 20 steps in the buffer from zeros, or from the stored state
+of its first step, each also after some steps of burn-in, and the whole episode from its beginning. R2D2's
+discrepancy (Kapturowski et al., 2019) is the norm of the difference of the Q-values, divided by the largest
+absolute Q-value of the episode.
 """
 
 from __future__ import annotations
