@@ -157,12 +157,20 @@ class ReplayConfig(Part):
         slices: slices in a batch.
         shift: largest random translation of the pictures of a sampled slice, in pixels; see
             :class:`recdqn.replay.PixelReplayBuffer`.
+        priority: exponent of the priorities of slices; 0 draws all steps equally often. [r2d2] use 0.9; see
+            :class:`recdqn.replay.PrioritySliceSampler`.
+        priority_max: share of the largest error in the priority of a slice, the rest is the mean; 0.9 [r2d2].
+        importance: exponent of the weights that correct for priorities in the loss; 0 leaves them out.
+            :cite:t:`schaul2016prioritized` raise it to 1, [r2d2] use 0.6.
     """
 
     capacity: Annotated[Int, Field(ge=1, le=100_000_000)] = 16_000
     slice_len: Count = 20
     slices: Count = 32
     shift: Annotated[Int, Field(ge=0, le=100)] = 3
+    priority: Share = 0.0
+    priority_max: Share = 0.9
+    importance: Share = 0.0
 
 
 @settings

@@ -48,6 +48,8 @@ def loop(
         while progress.updates_due:
             batch = buffer.sample().to(learner.cfg.device)
             progress.add_update(*learner.update(batch))
+            if learner.cfg.replay.priority:
+                buffer.update_tensordict_priority(batch)
             yield "update"
 
         if progress.evaluation_due(cfg):

@@ -9,6 +9,8 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import TensorDictReplayBuffer
 
+from recdqn.replay.prioritized import PrioritySliceSampler
+
 
 class SliceReplayBuffer(TensorDictReplayBuffer):
     """A ``TensorDictReplayBuffer`` that continues exactly after ``load_state_dict``.
@@ -31,13 +33,16 @@ class SliceReplayBuffer(TensorDictReplayBuffer):
         return (batch, info) if return_info else batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the stored steps, as plain tensors, and the writer's state."""
+        """Return the stored steps, as plain tensors, the writer's state, and the errors of the steps."""
         rows = self.storage[:].flatten_keys(".").to_dict() if len(self.storage) else {}
-        return {
+        state = {
             # cloned: torch.save would save the whole storage of a view
             "rows": {key: value.as_subclass(Tensor).clone() for key, value in rows.items()},
             "writer": self.writer.state_dict(),
         }
+        if rows and isinstance(self.sampler, PrioritySliceSampler):
+            state["errors"] = self.sampler.errors(self.storage)
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Replace the content by the saved one."""
@@ -49,6 +54,8 @@ class SliceReplayBuffer(TensorDictReplayBuffer):
             self.storage.set(torch.arange(shape[0]), stored)
             self.writer.load_state_dict(state_dict["writer"])
             self.sampler.extend(torch.tensor([self._newest]))
+            if isinstance(self.sampler, PrioritySliceSampler):
+                self.sampler.load_errors(self.storage, state_dict["errors"])
 
     @property
     def _newest(self) -> int:

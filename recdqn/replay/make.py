@@ -12,6 +12,7 @@ from torchrl.envs import ExcludeTransform
 from recdqn.config import Config
 from recdqn.replay.buffer import SliceReplayBuffer
 from recdqn.replay.pixels import PixelReplayBuffer
+from recdqn.replay.prioritized import PrioritySliceSampler
 from recdqn.replay.sampler import TRAJECTORY, StepUniformSliceSampler
 from recdqn.replay.storage import FlatMemmapStorage
 
@@ -34,10 +35,18 @@ def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> Te
     kind: Callable[..., SliceReplayBuffer] = SliceReplayBuffer
     if cfg.env.observation == "pixels":
         kind = partial(PixelReplayBuffer, shift=cfg.replay.shift)
+    sampler: Callable[..., StepUniformSliceSampler] = StepUniformSliceSampler
+    if cfg.replay.priority:
+        sampler = partial(
+            PrioritySliceSampler,
+            alpha=cfg.replay.priority,
+            eta=cfg.replay.priority_max,
+            beta=cfg.replay.importance,
+        )
     return kind(
         transform=ExcludeTransform(*UNUSED, inverse=True),
         storage=FlatMemmapStorage(cfg.replay.capacity, ndim=ndim, scratch_dir=scratch_dir),
-        sampler=StepUniformSliceSampler(slice_len=cfg.replay.slice_len, traj_key=TRAJECTORY),
+        sampler=sampler(slice_len=cfg.replay.slice_len, traj_key=TRAJECTORY),
         batch_size=slices * cfg.replay.slice_len,
         dim_extend=ndim - 1,
     )

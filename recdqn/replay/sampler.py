@@ -116,15 +116,25 @@ class StepUniformSliceSampler(SliceSampler):
         episodes, slices = self._episodes(storage), batch_size // self.slice_len
         shares = torch.rand(2, slices, generator=self._rng, dtype=torch.double).numpy()
         episode = episodes.weight.searchsorted(shares[0] * episodes.weight[-1], side="right")
-        longest, length = episodes.longest[episode], episodes.length[episode]
-        first = (shares[1] * episodes.offsets[episode]).astype(np.int64) - longest + 1  # may be negative
-        stop = np.minimum(first + longest, length)
-        first = first.clip(min=0)
+        first = (shares[1] * episodes.offsets[episode]).astype(np.int64) - episodes.longest[episode] + 1
+        return self._slices(episodes, episode, first)  # the first step may be negative
 
+    def _slices(
+        self, episodes: Episodes, episode: np.ndarray, first: np.ndarray
+    ) -> tuple[tuple[Tensor, ...], dict[NestedKey, Tensor]]:
+        """Return the indices of the steps of slices, cut at the ends of their episodes, and flags.
+
+        Args:
+            episodes: the stored episodes.
+            episode: the episode of each slice, ``[slices]``.
+            first: its first step, counted in the episode; negative if it begins before the episode does.
+        """
+        stop = np.minimum(first + episodes.longest[episode], episodes.length[episode])
+        first = first.clip(min=0)
         length = stop - first
         end = length.cumsum()  # [slices]: in the batch
         row = np.repeat(episodes.row[episode] + first - (end - length), length) + np.arange(end[-1])
-        steps = [row % storage.shape[0], np.repeat(episodes.env[episode], length)]
+        steps = [row % len(episodes.stored), np.repeat(episodes.env[episode], length)]
         index = tuple(torch.from_numpy(part) for part in steps[: episodes.stored.ndim])
         flags = self._flags(episodes.stored, index, *map(torch.from_numpy, (end - length, end - 1)))
         return index, flags
