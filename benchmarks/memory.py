@@ -22,7 +22,7 @@ from recdqn.book.recorded import RESULTS
 from recdqn.config import EnvConfig
 from recdqn.envs import make_vector_env
 from recdqn.evaluation import EVAL_SEED
-from recdqn.run.folder import METRICS
+from recdqn.run.folder import METRICS, Run
 from recdqn.sweep import train_all
 
 AGENTS: dict[str, dict[str, dict[str, object]]] = {
@@ -98,11 +98,10 @@ def choices() -> Iterator[tuple[str, Config]]:
             yield f"memory/{task}/{name}/seed-{seed}", cfg
 
 
-def wiped_returns(run: Path, episodes: int = 100) -> list[float]:
+def wiped_returns(run: Run, episodes: int = 100) -> list[float]:
     """Play greedy episodes with a trained agent whose memory is wiped at every step."""
-    loaded = load_checkpoint(run)
-    actor = Agent(loaded.policy, loaded.cfg.env)
-    env = make_vector_env(loaded.cfg.replace(env={"num_envs": episodes}).env)
+    actor = Agent(run.policy, run.cfg.env)
+    env = make_vector_env(run.cfg.replace(env={"num_envs": episodes}).env)
     seen, _ = env.reset(seed=EVAL_SEED)
     total, running = np.zeros(episodes), np.ones(episodes, bool)
     while running.any():
@@ -134,7 +133,7 @@ def main(
         print(line, flush=True)
         run = out / line.partition(":")[0]
         if run.parent.name == "lstm" and (run / METRICS).is_file():
-            (run / WIPED).write_text(json.dumps(wiped_returns(run)))
+            (run / WIPED).write_text(json.dumps(wiped_returns(load_checkpoint(run))))
 
     train_all(runs, out, jobs, say=say)
 

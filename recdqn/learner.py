@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictSequential
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from torchrl.envs import TransformedEnv
-from torchrl.objectives import SoftUpdate
+from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.objectives import DQNLoss, SoftUpdate
 
-from recdqn.config import Config
+from recdqn.config import Config, LossConfig
 from recdqn.errors import NotFinite
 from recdqn.loss import make_loss
 from recdqn.policy import make_policy
@@ -28,6 +30,7 @@ class Learner:
     Args:
         cfg: the whole configuration.
         env: an environment from :func:`recdqn.make_env`, for its specs.
+        build_loss: makes the loss from ``cfg.loss``, the policy and ``env``.
 
     Attributes:
         policy: the policy that explores; it shares its weights with ``loss``.
@@ -41,10 +44,15 @@ class Learner:
         ...     loss, grad_norm = learner.update(batch)
     """
 
-    def __init__(self, cfg: Config, env: TransformedEnv) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        env: TransformedEnv,
+        build_loss: Callable[[LossConfig, TensorDictSequential, EnvBase], DQNLoss] = make_loss,
+    ) -> None:
         self.cfg = cfg
         self.policy = make_policy(cfg.policy, env).to(cfg.device)
-        self.loss = make_loss(cfg.loss, self.policy, env)
+        self.loss = build_loss(cfg.loss, self.policy, env)
         SoftUpdate(self.loss, tau=cfg.loss.tau)  # the target network begins with the online weights
         self.average = AveragedModel(self.policy)
         keys = {id(p): key for key, p in self.loss.value_network_params.items(True, True)}
