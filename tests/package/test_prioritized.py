@@ -9,11 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from tensordict import TensorDict
-from torchrl.data import LazyTensorStorage
+from torchrl.data import (
+    LazyTensorStorage,
+    PrioritizedSampler,
+    PrioritizedSliceSampler,
+    Sequence,
+    TensorDictReplayBuffer,
+)
 
 from recdqn import resume, train
-from recdqn.replay import PrioritySliceSampler, SliceReplayBuffer
+from recdqn.replay import PrioritySliceSampler, SliceReplayBuffer, StepUniformSliceSampler
 
 ETA, ALPHA = 0.7, 0.6
 
@@ -49,7 +56,6 @@ class Recorder:
             sampler=PrioritySliceSampler(
                 slice_len=slice_len, traj_key="episode", eta=ETA, alpha=ALPHA, **kwargs
             ),
-            batch_size=slice_len * 3,
             dim_extend=1 if envs > 1 else 0,
         )
         self.buffer = self.make()
@@ -131,7 +137,8 @@ def test_priorities_follow_a_ring_of_any_size(data):
     """Writes, draws, updates and resumes in any order; episodes of any length, which wrap around the end."""
     envs, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(3, 12))
     slice_len = data.draw(st.integers(1, 5))
-    recorder = Recorder(envs, rows, slice_len)
+    kind = data.draw(st.sampled_from([SliceReplayBuffer, TensorDictReplayBuffer]))
+    recorder = Recorder(envs, rows, slice_len, kind)
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     torch.manual_seed(0)
     for what in [
@@ -142,10 +149,10 @@ def test_priorities_follow_a_ring_of_any_size(data):
             steps = int(random.integers(2, rows + 3))  # TorchRL 0.14.1 cannot store one step of several envs
             recorder.extend(random.random((min(steps, rows), envs)) < 0.3)
         elif what == "update":
-            batch = recorder.buffer.sample()
+            batch = recorder.buffer.sample(3 * slice_len)
             squared = torch.from_numpy(random.exponential(size=len(batch))).float()
             recorder.update(batch, squared * torch.from_numpy(random.random(len(batch)) < 0.8))  # 0: burn-in
-        elif what == "load":
+        elif what == "load" and kind is SliceReplayBuffer:
             recorder.load()
         else:
             recorder.check()
@@ -169,3 +176,135 @@ def test_a_run_with_priorities_resumes_exactly(tiny, tmp_path, num_envs):
         torch.cat([p.flatten() for p in run.policy.parameters()]) for run in (whole, again, uniform)
     )
     assert torch.equal(ours, resumed) and not torch.equal(ours, other)
+
+
+def store(lengths, sampler, **kwargs):
+    """A buffer of one environment with complete episodes of these lengths."""
+    episode = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    start = episode.diff(prepend=torch.tensor([-1]))[:, None] != 0
+    data = {"episode": episode, "time": torch.arange(len(episode)), "env": torch.zeros_like(episode)}
+    data |= {"is_init": start, ("next", "done"): start.roll(-1, 0)}
+    data["next", "truncated"] = torch.zeros_like(start)
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(len(episode)), sampler=sampler, **kwargs)
+    buffer.extend(TensorDict(data, [len(episode)]))
+    return buffer
+
+
+def episodes_of(lengths):
+    ends = np.cumsum(lengths).tolist()
+    return [[(0, step) for step in range(end - n, end)] for end, n in zip(ends, lengths, strict=True)]
+
+
+LENGTHS = [1, 3, 5, 12, 40]
+
+
+def test_equal_errors_draw_as_the_uniform_sampler():
+    """Every place by count, and a million steps of each sampler by a chi-squared test of the places."""
+    ours = PrioritySliceSampler(slice_len=5, traj_key="episode")
+    expected = by_hand(episodes_of(LENGTHS), 5, lambda covered: 1.0)
+    drawn = shares(store(LENGTHS, ours), 5)
+    assert drawn.keys() == expected.keys()
+    for place, share in expected.items():
+        assert drawn[place] == pytest.approx(share, abs=1.01 / DRAWS)
+
+    counts = []
+    for kind in (PrioritySliceSampler, StepUniformSliceSampler):
+        batch = store(LENGTHS, kind(slice_len=5, traj_key="episode")).sample(5 * 300_000)
+        end = batch["next", "truncated"].flatten().nonzero().flatten()
+        start = torch.cat([torch.zeros(1, dtype=torch.long), end[:-1] + 1])
+        assert len(batch) > 1_000_000
+        place = batch["time"][start] * sum(LENGTHS) + batch["time"][end]
+        counts.append(torch.bincount(place, minlength=sum(LENGTHS) ** 2).numpy())
+    counts = np.stack(counts)
+    assert stats.chi2_contingency(counts[:, counts.any(0)]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_importance_weights_correct_the_draws(beta):
+    """With beta = 1 the weighted mean of anything over all places is that of the uniform sampler."""
+    sampler = PrioritySliceSampler(slice_len=5, traj_key="episode", eta=ETA, alpha=ALPHA, beta=beta)
+    buffer = store(LENGTHS, sampler)
+    steps = sum(LENGTHS)
+    squared = torch.rand(steps, dtype=torch.double) ** 4 + 1e-3
+    buffer.update_priority(torch.arange(steps), squared)
+    priorities = {(0, step): error for step, error in enumerate(squared.sqrt().tolist())}
+    drawn = by_hand(episodes_of(LENGTHS), 5, lambda place: priority([priorities[step] for step in place]))
+    wanted = by_hand(episodes_of(LENGTHS), 5, lambda place: 1.0)
+
+    batch = buffer.sample(100_000)
+    end = (batch["next", "truncated"].flatten().nonzero().flatten() + 1).tolist()
+    names = [(0, step) for step in batch["time"].tolist()]
+    assert batch["priority_weight"].shape == batch.shape and batch["priority_weight"].max() == 1
+    weights = {}
+    for a, b in zip([0, *end], end, strict=False):
+        assert len(set(batch["priority_weight"][a:b].tolist())) == 1  # one weight for a slice
+        weights[tuple(names[a:b])] = batch["priority_weight"][a].item()
+    assert weights.keys() == wanted.keys()
+    scale = max((wanted[place] / drawn[place]) ** beta for place in wanted)
+    for place, weight in weights.items():
+        assert weight == pytest.approx((wanted[place] / drawn[place]) ** beta / scale, rel=1e-5)
+    if beta == 1:
+        value = {
+            place: random for place, random in zip(wanted, torch.rand(len(wanted)).tolist(), strict=True)
+        }
+        mean = sum(drawn[place] * weights[place] * value[place] for place in wanted)
+        mean /= sum(drawn[place] * weights[place] for place in wanted)
+        assert mean == pytest.approx(sum(wanted[place] * value[place] for place in wanted), rel=1e-5)
+
+
+def test_an_error_that_is_zero_or_not_finite_is_no_error():
+    sampler = PrioritySliceSampler(slice_len=5, traj_key="episode")
+    buffer = store([30], sampler)
+    buffer.update_priority(torch.arange(30), torch.rand(30) + 0.1)
+    before = shares(buffer, 5)
+    for nothing in (0.0, math.nan, math.inf):
+        buffer.update_priority(torch.arange(30), torch.full((30,), nothing))
+        assert shares(buffer, 5) == before
+    buffer.update_priority(torch.tensor([29]), torch.tensor([100.0]))
+    assert shares(buffer, 5) != before
+
+
+def share_of_steps(time, lengths):
+    """How often each step was drawn, relative to the mean; one tensor for each episode."""
+    drawn = torch.bincount(time, minlength=sum(lengths)).double()
+    return (drawn / drawn.mean()).split(lengths)
+
+
+def test_torchrl_draws_short_episodes_and_ends_less_by_priority():
+    """The reason for our sampler, with equal priorities; when this fails, TorchRL has changed.
+
+    A ``PrioritizedSliceSampler`` draws the first and the last step of an episode, and the steps of episodes
+    shorter than a slice, a fifth as often as the mean, and flags few starts of slices as ``is_init``. A
+    ``Sequence`` of five draws the first step of an episode a fifth as often; with ``"stop"``, its end nearly
+    twice as often. A ``Sequence`` of one step after four of burn-in is even, but learns from one record in
+    five.
+    """
+    lengths = [3, 40, 3, 40]
+    steps = sum(lengths)
+    np.random.seed(0)  # TorchRL draws with NumPy
+    settings = {"slice_len": 5, "traj_key": "episode", "strict_length": False}
+    sampler = PrioritizedSliceSampler(steps, alpha=1.0, beta=0.0, **settings)
+    batch = store(lengths, sampler).sample(5 * 10_000)
+    end = (batch["next", "truncated"] | batch["next", "done"]).flatten()
+    first = torch.cat([torch.tensor([True]), end[:-1]])
+    assert first.sum() == 10_000 and (batch["is_init"].flatten() & first).sum() < 800
+    short, long, *_ = share_of_steps(batch["time"], lengths)
+    for part in (short, long[0], long[-1]):
+        assert 0.18 < part.mean() < 0.28
+    assert 1.0 < long[10:30].mean() < 1.3
+
+    def sequences(**kwargs):
+        unit = Sequence(**kwargs)
+        buffer = store(lengths, PrioritizedSampler(steps, alpha=1.0, beta=0.0), sample_unit=unit)
+        buffer.update_priority(torch.arange(steps), torch.ones(steps))
+        batch = buffer.sample(10_000)
+        used = batch["validity_mask"] & batch["learning_mask"]
+        assert len(batch) == 5 * 10_000
+        return share_of_steps(batch["time"][used], lengths), used.float().mean()
+
+    (short, long, *_), _ = sequences(length=5)
+    assert 0.15 < long[0] < 0.3 and 0.9 < long[-1] < 1.2 and 0.35 < short.mean() < 0.5
+    (short, long, *_), _ = sequences(length=5, episode_boundary="stop")
+    assert 0.15 < long[0] < 0.3 and 1.6 < long[-5] < 2.0 and 0.5 < short.mean() < 0.65
+    episodes, used = sequences(length=1, burn_in=4)
+    assert all(abs(share - 1) < 0.35 for share in torch.cat(episodes)) and used == pytest.approx(0.2)

@@ -95,7 +95,8 @@ def test_the_loss_falls(tiny):
     assert losses[-1] < losses[0] / 2
 
 
-def test_updates_from_pixels_are_finite():
+@pytest.mark.parametrize("priority", [0.0, 0.9])
+def test_updates_from_pixels_are_finite(priority):
     cfg = Config.preset("pixel-cartpole").replace(
         env={"num_envs": 2},
         train={
@@ -105,7 +106,7 @@ def test_updates_from_pixels_are_finite():
             "updates": 1,
             "eval_episodes": 1,
         },
-        replay={"slices": 2},
+        replay={"slices": 2, "priority": priority},
     )
     run = train(cfg, progress=False)
     assert run.metrics[-1]["updates"] == 2
