@@ -133,8 +133,12 @@ class LossConfig(Part):
             [r2d2] use 40 of 120, the slices here are short and their stored states recent.
         value_rescale: learn values that are rescaled by a square root, for tasks whose returns differ much in
             size [r2d2]; CartPole's do not.
+        stored_state: whether a slice starts from the recurrent state stored with its first step [r2d2], or
+            from zeros, as :cite:t:`hausknecht2015deep` do.
         tau: share of the online weights that moves into the target network at each update. Values spread from
             the end of an episode to its beginning by way of the target network, so a slow one delays them.
+        target_every: updates after which the target network becomes a copy of the online one, as in [dqn];
+            [r2d2] use 2,500. With 0 it moves by ``tau`` instead.
     """
 
     gamma: Share = 0.995
@@ -142,7 +146,9 @@ class LossConfig(Part):
     double_dqn: Bool = True
     burn_in: Annotated[Int, Field(ge=0, le=10_000)] = 0
     value_rescale: Bool = False
+    stored_state: Bool = True
     tau: Share = 0.03
+    target_every: Annotated[Int, Field(ge=0, le=1_000_000_000)] = 0
 
 
 @settings

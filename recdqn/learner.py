@@ -96,7 +96,11 @@ class Learner:
     @torch.no_grad()
     def _follow(self) -> None:
         """Move target network and average towards the online network; the average begins as a copy of it."""
-        torch._foreach_lerp_(self._target, self._online, self.cfg.loss.tau)
+        every = self.cfg.loss.target_every
+        if not every:
+            torch._foreach_lerp_(self._target, self._online, self.cfg.loss.tau)
+        elif (int(self.average.n_averaged) + 1) % every == 0:
+            torch._foreach_copy_(self._target, self._online)
         share = 1.0 - self.cfg.train.average if self.average.n_averaged else 1.0
         torch._foreach_lerp_(self._average, self._online, share)
         for averaged, own in self._buffers:

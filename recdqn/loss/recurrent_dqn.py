@@ -274,4 +274,5 @@ def make_loss(cfg: LossConfig, policy: TensorDictSequential, env: EnvBase) -> Re
         double_dqn=cfg.double_dqn,
         burn_in=cfg.burn_in,
         value_rescale=cfg.value_rescale,
+        state_source="stored" if cfg.stored_state else "zero",
     )

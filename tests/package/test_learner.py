@@ -1,6 +1,8 @@
 """One gradient step: against Adam, clipping, target network and running average written by hand."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,6 +58,41 @@ def test_an_update_is_an_adam_step_on_clipped_gradients(learner_and_batch):
         torch.testing.assert_close(after[name], before[name] - step, atol=2e-6, rtol=0)
         moved = 0.9 * target_before[name] + 0.1 * after[name]
         torch.testing.assert_close(target_after[name], moved, atol=1e-6, rtol=0)
+
+
+def test_the_target_network_can_be_copied_every_few_updates(learner_and_batch):
+    """Every third update, also after the learner was saved and loaded between two of them."""
+    learner, batch = learner_and_batch
+    learner.cfg = learner.cfg.replace(loss={"target_every": 3})
+    online, target = learner.loss.value_network_params, learner.loss.target_value_network_params
+    for update in range(1, 10):
+        before = weights(target)
+        learner.update(batch)
+        expected = weights(online) if update % 3 == 0 else before
+        torch.testing.assert_close(weights(target), expected, atol=0, rtol=0)
+        assert any(not torch.equal(value, before[name]) for name, value in weights(online).items())
+        if update == 4:
+            saved = {name: copy.deepcopy(part.state_dict()) for name, part in learner.parts().items()}
+            learner = Learner(learner.cfg, make_env(learner.cfg.env))
+            online, target = learner.loss.value_network_params, learner.loss.target_value_network_params
+            for name, part in learner.parts().items():
+                part.load_state_dict(saved[name])
+
+
+def test_slices_can_start_from_zeros(learner_and_batch):
+    """As if the buffer had stored zeros; from the stored states, the values are others."""
+    learner, batch = learner_and_batch
+    values = []
+    for stored in (True, False):
+        loss = make_loss(
+            replace(learner.cfg.loss, stored_state=stored), learner.policy, make_env(learner.cfg.env)
+        )
+        SoftUpdate(loss, tau=0.1)  # the loss asks for one
+        zeros = batch.clone()
+        for key in ("recurrent_state_h", "recurrent_state_c"):
+            zeros[key].zero_()
+        values.append([loss(data)["loss"].item() for data in (batch.clone(), zeros)])
+    assert values[0][0] != values[0][1] == values[1][0] == values[1][1]
 
 
 def test_the_average_is_exponential(learner_and_batch):
