@@ -47,8 +47,8 @@ SEEDS = {
 }  # number of seeds
 # Other values of single settings, five seeds each: the preset, its changes.
 CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
+    "slices over the ends": ("corridor-30", {"replay": {"whole": False}}),
     "slices of 20": ("corridor-30", {"replay": {"slice_len": 20, "slices": 16}}),
-    "slices of 20, burn-in 10": ("corridor-30", {"replay": {"slice_len": 20}, "loss": {"burn_in": 10}}),
     "slices of 80": ("corridor-30", {"replay": {"slice_len": 80, "slices": 4}}),
     "PyTorch's gates": ("corridor-30", {"policy": {"memory_span": 0}}),
     "span of 360": ("corridor-30", {"policy": {"memory_span": 360}}),

@@ -161,6 +161,8 @@ class ReplayConfig(Part):
             as well.
         slice_len: environment steps of one slice; shorter at the ends of an episode.
         slices: slices in a batch.
+        whole: draw an episode that fits into one slice only as a whole. Otherwise slices extend over its ends
+            as over those of long ones, so few hold both, and an agent hardly learns what links them.
         shift: largest random translation of the pictures of a sampled slice, in pixels; see
             :class:`recdqn.replay.PixelReplayBuffer`.
         priority: exponent of the priorities of slices; 0 draws all steps equally often. [r2d2] use 0.9; see
@@ -173,6 +175,7 @@ class ReplayConfig(Part):
     capacity: Annotated[Int, Field(ge=1, le=100_000_000)] = 16_000
     slice_len: Count = 20
     slices: Count = 32
+    whole: Bool = False
     shift: Annotated[Int, Field(ge=0, le=100)] = 3
     priority: Share = 0.0
     priority_max: Share = 0.9

@@ -12,7 +12,7 @@ FAST = {"updates": 4, "learning_rate": 1e-3, "final_learning_rate": 2.5e-4}
 def _corridor(length: int, gamma: float, frames: int) -> Settings:
     """Settings for a task whose only reward, 1 or -1, comes at its end and depends on what its start showed.
 
-    A slice must contain both.
+    A slice must contain both, so it is a whole episode.
     """
     return {
         "env": WHOLE | {"id": f"recdqn/Corridor{length}-v0"},
@@ -22,6 +22,7 @@ def _corridor(length: int, gamma: float, frames: int) -> Settings:
         "replay": {
             "capacity": 60_000,
             "slice_len": length + 10,
+            "whole": True,
             "slices": max(8, 320 // (length + 10)),
         },
         "train": FAST
@@ -69,7 +70,7 @@ PRESETS: dict[str, Settings] = {
         "policy": SMALL | {"hidden_size": 64, "memory_span": 12},
         # Actions change nothing that comes later, so later rewards only add noise.
         "loss": {"gamma": 0.5, "n_steps": 1},
-        "replay": {"capacity": 60_000},
+        "replay": {"capacity": 60_000, "whole": True},
         "train": FAST | {"total_frames": 100_000, "eval_every": 40, "solved_return": 0.9},
     },
 }

@@ -28,7 +28,7 @@ class PrioritySliceSampler(StepUniformSliceSampler):
         p = \bigl(\eta \max_t |\delta_t| + (1 - \eta) \operatorname{mean}_t |\delta_t|\bigr)^\alpha
 
     over the errors :math:`\delta_t` of the steps that it covers. The probability of a place is proportional
-    to :math:`p`, divided by the length of its episode's longest slice. If all errors are equal, the parent's
+    to :math:`p`, times its probability under the parent. If all errors are equal, the parent's
     probabilities result.
 
     The batch's errors come from ``TensorDictReplayBuffer.update_tensordict_priority(batch)`` after each
@@ -47,6 +47,7 @@ class PrioritySliceSampler(StepUniformSliceSampler):
         alpha: exponent of the priorities, 0 to 1; 0 draws as the parent does. 0.9 as in
             :cite:t:`kapturowski2019recurrent`.
         beta: exponent of the importance weights, 0 to 1; 0 leaves them out.
+        whole: as for the parent.
     """
 
     # A sum tree has two leaves for each stored step: the first for the place that begins with the step, the
@@ -63,8 +64,9 @@ class PrioritySliceSampler(StepUniformSliceSampler):
         eta: float = 0.9,
         alpha: float = 0.9,
         beta: float = 0.0,
+        whole: bool = False,
     ) -> None:
-        super().__init__(slice_len=slice_len, traj_key=traj_key)
+        super().__init__(slice_len=slice_len, traj_key=traj_key, whole=whole)
         self.eta, self.alpha, self.beta = eta, alpha, beta
 
     def _empty(self) -> None:
@@ -135,8 +137,7 @@ class PrioritySliceSampler(StepUniformSliceSampler):
         first[leaf >= steps] -= episodes.longest[episode[leaf >= steps]] - 1
         index, info = self._slices(episodes, episode, first)
         if self.beta:
-            # 1 / longest is the parent's weight of each place
-            weight = (self._tree.at(leaf) * episodes.longest[episode]) ** -self.beta
+            weight = (self._tree.at(leaf) / episodes.share[episode]) ** -self.beta
             end = info[self.truncated_key].squeeze(-1).nonzero().flatten().numpy()
             length = np.diff(end, prepend=-1)
             info["priority_weight"] = torch.from_numpy(np.repeat(weight / weight.max(), length)).float()
@@ -195,8 +196,9 @@ class PrioritySliceSampler(StepUniformSliceSampler):
     def _weigh_block(self, episodes: Episodes, episode: np.ndarray, first: np.ndarray, steps: int) -> None:
         """Weigh all places that cover one of ``steps`` steps from ``first`` on, in each of some episodes."""
         long, (size, total) = self.slice_len, (self._error.shape[1], self._error.size)
-        row, length, longest = (
-            part[episode][:, None] for part in (episodes.row, episodes.length, episodes.longest)
+        row, length, longest, share = (
+            part[episode][:, None]
+            for part in (episodes.row, episodes.length, episodes.longest, episodes.share)
         )
         base = episodes.env[episode][:, None] * size
         step = first[:, None] + np.arange(1 - long, steps + long - 1)  # [parts, line]
@@ -210,8 +212,8 @@ class PrioritySliceSampler(StepUniformSliceSampler):
         covered = np.minimum(begin + long, length) - np.maximum(begin, 0)
         leaf = np.where(begin >= 0, leaf[:, : begin.shape[1]], total + leaf[:, long - 1 :])[place]
         priority = self.eta * highest[place] + (1 - self.eta) * summed[place] / covered[place]
-        longest = np.broadcast_to(longest, place.shape)[place]
-        self._tree.update(leaf, priority**self.alpha / longest)
+        drawn = share * ~(self.whole & (length <= long) & (begin != 0))
+        self._tree.update(leaf, priority**self.alpha * drawn[place])
 
 
 # TorchRL's buffers pass errors on to samplers of this type only; none of its code is needed here.

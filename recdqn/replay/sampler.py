@@ -26,6 +26,7 @@ class Episodes:
         length: in steps.
         longest: length of the longest slice.
         offsets: number of slices, with those that extend beyond an end.
+        share: probability of each slice, not normalised.
         weight: cumulative sum of the probabilities, not normalised.
     """
 
@@ -35,6 +36,7 @@ class Episodes:
     length: np.ndarray
     longest: np.ndarray
     offsets: np.ndarray
+    share: np.ndarray
     weight: np.ndarray
 
 
@@ -50,13 +52,16 @@ class StepUniformSliceSampler(SliceSampler):
     Args:
         slice_len: environment steps of one slice; shorter at the ends of an episode.
         traj_key: key of the episode's number.
+        whole: draw an episode that is not longer than ``slice_len`` only as a whole; all steps are still
+            drawn equally often.
     """
 
     # Two private names of TorchRL 0.14.1's samplers have no public counterpart: the buffer calls _empty to
     # reset the sampler, and set_rng stores the generator as _rng.
 
-    def __init__(self, *, slice_len: int, traj_key: NestedKey) -> None:
+    def __init__(self, *, slice_len: int, traj_key: NestedKey, whole: bool = False) -> None:
         super().__init__(slice_len=slice_len, traj_key=traj_key, strict_length=False)
+        self.whole = whole
         self._empty()
 
     def _empty(self) -> None:
@@ -107,8 +112,10 @@ class StepUniformSliceSampler(SliceSampler):
         following[last] = row[np.roll(last, 1)] + len(stored)  # wraps around the end
         length = following - row
         longest = length.clip(max=self.slice_len)
-        offsets = length + longest - 1
-        self._cached = Episodes(stored, env, row, length, longest, offsets, (offsets / longest).cumsum())
+        whole = self.whole & (length <= self.slice_len)
+        offsets = np.where(whole, 1, length + longest - 1)
+        share = np.where(whole, 1.0, 1 / longest)
+        self._cached = Episodes(stored, env, row, length, longest, offsets, share, (offsets * share).cumsum())
         return self._cached
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[tuple[Tensor, ...], dict[NestedKey, Tensor]]:
@@ -116,7 +123,9 @@ class StepUniformSliceSampler(SliceSampler):
         episodes, slices = self._episodes(storage), batch_size // self.slice_len
         shares = torch.rand(2, slices, generator=self._rng, dtype=torch.double).numpy()
         episode = episodes.weight.searchsorted(shares[0] * episodes.weight[-1], side="right")
-        first = (shares[1] * episodes.offsets[episode]).astype(np.int64) - episodes.longest[episode] + 1
+        offsets = episodes.offsets[episode]
+        first = (shares[1] * offsets).astype(np.int64)
+        first -= np.where(offsets > 1, episodes.longest[episode] - 1, 0)
         return self._slices(episodes, episode, first)  # the first step may be negative
 
     def _slices(

@@ -29,15 +29,19 @@ def priority(errors):
     return (ETA * max(errors) + (1 - ETA) * sum(errors) / len(errors)) ** ALPHA
 
 
-def by_hand(episodes, slice_len, weigh):
+def by_hand(episodes, slice_len, weigh, whole=False):
     """The probability of every place of a slice: {the steps it covers: probability}.
 
     ``episodes`` has the names of the steps of each. A slice, as long as the episode allows, begins at any
-    offset at which it covers a step of the episode.
+    offset at which it covers a step of the episode. With ``whole`` an episode of at most ``slice_len`` steps
+    has one place, which counts as much as all its places otherwise cover each step.
     """
     weights = {}
     for steps in episodes:
         longest = min(len(steps), slice_len)
+        if whole and len(steps) <= slice_len:
+            weights[tuple(steps)] = weigh(tuple(steps))
+            continue
         for offset in range(1 - longest, len(steps)):
             covered = tuple(steps[max(offset, 0) : offset + longest])
             assert covered not in weights
@@ -108,7 +112,10 @@ class Recorder:
     def check(self):
         """Compare the probability of every place with the one by hand."""
         expected = by_hand(
-            self.episodes(), self.slice_len, lambda covered: priority([self.error[step] for step in covered])
+            self.episodes(),
+            self.slice_len,
+            lambda covered: priority([self.error[step] for step in covered]),
+            self.buffer.sampler.whole,
         )
         drawn = shares(self.buffer, self.slice_len)
         assert drawn.keys() <= expected.keys()
@@ -138,7 +145,7 @@ def test_priorities_follow_a_ring_of_any_size(data):
     envs, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(3, 12))
     slice_len = data.draw(st.integers(1, 5))
     kind = data.draw(st.sampled_from([SliceReplayBuffer, TensorDictReplayBuffer]))
-    recorder = Recorder(envs, rows, slice_len, kind)
+    recorder = Recorder(envs, rows, slice_len, kind, whole=data.draw(st.booleans()))
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     torch.manual_seed(0)
     for what in [

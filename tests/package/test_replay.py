@@ -90,16 +90,37 @@ def draws_per_step(sampler, lengths, slices, slice_len=5):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(1, 200), min_size=1, max_size=5))
-def test_every_step_is_replayed_equally_often(lengths):
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=5), st.booleans())
+def test_every_step_is_replayed_equally_often(lengths, whole):
     """Whatever the lengths, shorter than a slice or longer, at the ends and in the middle."""
     slices = 40_000
-    sampler = StepUniformSliceSampler(slice_len=5, traj_key="episode")
+    sampler = StepUniformSliceSampler(slice_len=5, traj_key="episode", whole=whole)
     expected = slices * 4 / sum(lengths)  # draws of one step; about four, since slices are cut at the ends
     for episode in draws_per_step(sampler, lengths, slices):
         assert ((episode - 1).abs() < 6 / expected**0.5 + 0.02).all()
         # the mean over an episode is sharper; the steps of a slice come together, so their number counts less
         assert abs(episode.mean() - 1) < 6 * (5 / (expected * len(episode))) ** 0.5
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_slices_that_hold_a_whole_episode(whole):
+    """Of the 2 L - 1 places of an episode of L steps one holds all of it; with ``whole`` it is alone."""
+    episode = torch.repeat_interleave(torch.arange(4), torch.tensor([4, 5, 6, 1]))
+    flags = torch.zeros(len(episode), 1, dtype=torch.bool)
+    data = {"episode": episode, ("next", "done"): flags, ("next", "truncated"): flags.clone()}
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(len(episode)),
+        sampler=StepUniformSliceSampler(slice_len=5, traj_key="episode", whole=whole),
+        batch_size=5 * 20_000,
+    )
+    buffer.extend(TensorDict(data, [len(episode)]))
+    batch = buffer.sample()
+    end = batch["next", "truncated"].flatten().nonzero().flatten()
+    length, of = torch.diff(end, prepend=torch.tensor([-1])), batch["episode"][end]
+    for number, steps in ((0, 4), (1, 5)):
+        complete = (length[of == number] == steps).double().mean()
+        assert complete == 1 if whole else abs(complete - 1 / (2 * steps - 1)) < 0.02
+    assert length[of == 2].unique().tolist() == [1, 2, 3, 4, 5] and length[of == 3].unique().tolist() == [1]
 
 
 def test_torchrl_draws_short_episodes_more_and_ends_less():
