@@ -97,6 +97,8 @@ class PolicyConfig(Part):
         channels, kernels, strides: the convolutions for pictures, one entry per layer.
         bfloat16: run the convolutions in bfloat16, where the processor has instructions for it.
         head: units of the hidden layer between the recurrent layer and the Q-values.
+        dueling: compute Q-values as the value of the state and the advantages of the actions, as
+            :cite:t:`wang2016dueling` and [r2d2] do, with a hidden layer of ``head`` units for each.
         initial_value: initial value of the last bias, so that every Q-value starts near it.
             ``reward / (1 - gamma)`` is the value of an episode that never ends; starting there speeds up
             learning.
@@ -114,6 +116,7 @@ class PolicyConfig(Part):
     strides: Layers[Annotated[Int, Field(ge=1, le=16)]] = (1, 2, 1)
     bfloat16: Bool = True
     head: Units = 64
+    dueling: Bool = False
     initial_value: Scale = 1.0
     eps_start: Share = 1.0
     eps_end: Share = 0.05

@@ -9,6 +9,7 @@ from torchrl.envs import TransformedEnv
 from torchrl.modules import MLP, EGreedyModule, GRUModule, LSTMModule, QValueModule
 
 from recdqn.config import PolicyConfig
+from recdqn.policy.dueling import Dueling
 from recdqn.policy.encoders import PixelEncoder
 from recdqn.policy.span import remember
 
@@ -22,7 +23,8 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
       for ``"observation"``;
     - ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``), with a state of
       ``[..., 1, hidden_size]``; with ``cell="none"`` there is none, and the next module reads ``"embed"``;
-    - ``MLP`` to ``"action_value"`` (``[..., actions]``), with initial values near ``initial_value``;
+    - ``MLP``, or :class:`recdqn.policy.dueling.Dueling`, to ``"action_value"`` (``[..., actions]``), with
+      initial values near ``initial_value``;
     - ``QValueModule`` to ``"action"``, in the format of the action spec, and ``"chosen_action_value"``;
     - ``EGreedyModule``, which is active unless the exploration type is deterministic. Only its
       ``step(frames)`` lowers epsilon.
@@ -66,8 +68,12 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
         memory = [layer]
         width, key = cfg.hidden_size, "memory"
 
-    head = MLP(width, spec.shape[-1], num_cells=[cfg.head], activation_class=nn.ReLU)
-    nn.init.constant_(head[-1].bias, cfg.initial_value)
+    head: MLP | Dueling
+    if cfg.dueling:
+        head = Dueling(width, spec.shape[-1], cfg.head, cfg.initial_value)
+    else:
+        head = MLP(width, spec.shape[-1], num_cells=[cfg.head], activation_class=nn.ReLU)
+        nn.init.constant_(head[-1].bias, cfg.initial_value)
     return TensorDictSequential(
         features,
         *memory,

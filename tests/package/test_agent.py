@@ -47,9 +47,11 @@ class Picture(gym.Env):
         return picture
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "none"])
-def test_values_and_actions_are_those_of_a_rollout(cell):
-    cfg = Config.preset("masked-cartpole").replace(env={"num_envs": 3}, policy={"cell": cell})
+@pytest.mark.parametrize("cell, dueling", [("lstm", False), ("gru", True), ("none", False)])
+def test_values_and_actions_are_those_of_a_rollout(cell, dueling):
+    cfg = Config.preset("masked-cartpole").replace(
+        env={"num_envs": 3}, policy={"cell": cell, "dueling": dueling}
+    )
     policy = stirred(cfg)
     env = add_primers(make_env(cfg.env), policy)
     env.set_seed(5)

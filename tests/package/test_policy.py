@@ -9,6 +9,7 @@ from torch import nn
 from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import EGreedyModule, GRUModule, LSTMModule
+from torchrl.modules.models import DuelingMlpDQNet
 
 from recdqn import Config, add_primers, make_env, make_policy
 from recdqn.config import PolicyConfig
@@ -253,6 +254,21 @@ def test_values_start_near_the_last_bias(make):
     assert (values - value).abs().max() < 0.6
     policy[2].module[-1].weight.zero_()
     assert (policy(env.reset())["action_value"] == value).all()
+
+
+@torch.no_grad()
+def test_a_dueling_head_is_the_one_of_torchrl(make):
+    """With the same two networks; and values start near the initial one."""
+    env, policy = make(dueling=True, initial_value=-2.5)
+    steps = env.rollout(10, policy, break_when_any_done=False)
+    values, head = steps["action_value"], policy[2].module
+    assert (values - -2.5).abs().max() < 1.0
+    theirs = DuelingMlpDQNet(2)
+    theirs.features, theirs.value, theirs.advantage = nn.Identity(), head.value, head.advantage
+    torch.testing.assert_close(values, theirs(steps["memory"]))
+    assert head.value[0].out_features == head.advantage[0].out_features == 7  # the size of "head"
+    head.value[-1].weight.zero_()
+    torch.testing.assert_close(policy(env.reset())["action_value"].mean(-1), torch.full((3,), -2.5))
 
 
 @torch.no_grad()

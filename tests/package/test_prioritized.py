@@ -168,10 +168,11 @@ def test_priorities_follow_a_ring_of_any_size(data):
 
 @pytest.mark.parametrize("num_envs", [1, 8])
 def test_a_run_with_priorities_resumes_exactly(tiny, tmp_path, num_envs):
-    """Stopped after 384 frames, before which a small buffer has wrapped around, and resumed."""
+    """With other pieces of R2D2; stopped after 384 frames, when a small buffer has wrapped around."""
     cfg = tiny.replace(
         env={"num_envs": num_envs},
-        loss={"burn_in": 3},
+        policy={"dueling": True},
+        loss={"burn_in": 3, "target_every": 3, "stored_state": False},
         replay={"priority": 0.9, "importance": 0.6, "capacity": 320},
         train={"learning_rate": 1e-3, "final_learning_rate": 1e-3},
     )
