@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import NestedKey
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torchrl.collectors import Collector
 from torchrl.data import RandomSampler
@@ -143,11 +144,16 @@ def with_transform(make: Callable[[], Any], cfg: Config, scratch: str) -> SliceR
     return buffer
 
 
+def right_sampler(cfg: Config, key: NestedKey) -> StepUniformSliceSampler:
+    """Build the preset's sampler for episodes that are numbered by another entry."""
+    return StepUniformSliceSampler(slice_len=cfg.replay.slice_len, traj_key=key, whole=cfg.replay.whole)
+
+
 def other_buffer(
     cfg: Config, scratch: str, kind: Any = SliceReplayBuffer, ndim: int = 2, **options: Any
 ) -> SliceReplayBuffer:
     """Build the right buffer, except for its class, its sampler or the dimensions of its storage."""
-    sampler = StepUniformSliceSampler(slice_len=cfg.replay.slice_len, traj_key=("collector", "traj_ids"))
+    sampler = right_sampler(cfg, ("collector", "traj_ids"))
     return kind(
         transform=ExcludeTransform(*UNUSED, inverse=True),
         storage=FlatMemmapStorage(cfg.replay.capacity, ndim=ndim, scratch_dir=scratch),
@@ -159,7 +165,7 @@ def other_buffer(
 
 def end_to_end(cfg: Config, scratch: str) -> SliceReplayBuffer:
     """Build a buffer that takes every done step, and nothing else, for the end of an episode."""
-    sampler = StepUniformSliceSampler(slice_len=cfg.replay.slice_len, traj_key="ended")
+    sampler = right_sampler(cfg, "ended")
     return other_buffer(cfg, scratch, planted.EndToEnd, sampler=sampler, ndim=1)
 
 
