@@ -45,6 +45,12 @@ SEEDS = {
     "t-maze-30": 5,
     "copy": 5,
 }  # number of seeds
+LONG = (
+    "corridor-100",
+    "corridor-300",
+    "t-maze-10",
+    "t-maze-30",
+)  # an LSTM only, to see how long it remembers
 # Other values of single settings, five seeds each: the preset, its changes.
 CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
     "slices over the ends": ("corridor-30", {"replay": {"whole": False}}),
@@ -85,7 +91,7 @@ def grid(tasks: tuple[str, ...]) -> Iterator[tuple[str, Config]]:
     """Yield the runs' folders and configurations, one seed of all before the next."""
     for seed in range(max((SEEDS[task] for task in tasks), default=0)):
         for task in tasks:
-            for name in AGENTS:
+            for name in ("lstm",) if task in LONG else AGENTS:
                 if seed < SEEDS[task]:
                     yield f"{folder(task, name)}/seed-{seed}", agent(task, name, seed)
 
