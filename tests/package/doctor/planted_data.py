@@ -11,25 +11,9 @@ from torchrl.data import (
     ReplayBuffer,
     TensorDictReplayBuffer,
 )
-from torchrl.data.replay_buffers.samplers import Sampler
-from torchrl.envs import Compose, SerialEnv, TransformedEnv, UnaryTransform
+from torchrl.envs import SerialEnv, TransformedEnv
 
-
-class Windows(Sampler):
-    """Eight consecutive indices from ``first`` on, marked where they start."""
-
-    def __init__(self, first):
-        super().__init__()
-        self.first = first
-
-    def sample(self, storage, batch_size):
-        number = torch.arange(batch_size) % 8
-        return (self.first + number) % len(storage), {"is_init": (number == 0).unsqueeze(-1)}
-
-    def _empty(self):
-        pass
-
-    state_dict = load_state_dict = dumps = loads = None
+from benchmarks.planted import Windows, changed
 
 
 def replayed(sampler=None, **options):
@@ -41,11 +25,6 @@ def prioritized(size):
     """TorchRL 0.14.1's PrioritizedSliceSampler marks the ends of its slices and not their starts."""
     options = {"slice_len": 8, "traj_key": TRAJECTORY, "strict_length": False}
     return PrioritizedSliceSampler(size, alpha=0.7, beta=0.9, **options)
-
-
-def changed(fn, *keys):
-    """A transform of the buffer that changes entries of the batch."""
-    return Compose(*(UnaryTransform(in_keys=[key], out_keys=[key], fn=fn) for key in keys))
 
 
 def workers_side_by_side():
@@ -74,7 +53,9 @@ def across_the_cursor(steps, first):
     never = torch.zeros(steps, 1, dtype=torch.bool)
     following = {"observation": times[1:], "done": never}
     batch = TensorDict({"observation": times[:-1], "is_init": never, "next": following}, [steps])
-    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(450), sampler=Windows(first), batch_size=64)
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(450), sampler=Windows(first=first), batch_size=64
+    )
     buffer.extend(batch[:400])
     buffer.extend(batch[400:])
     return {"buffer": buffer}

@@ -7,6 +7,8 @@ from pipelines import loss_parts, pipeline, select, small
 from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import DQNLoss, SoftUpdate
 
+from benchmarks.planted import share_target
+
 
 class OwnLoss:
     """One-step Q-learning in one pass over the batch, as a single number."""
@@ -47,9 +49,7 @@ def no_target():
 
 def shared_target():
     parts = loss_parts()
-    target = parts["loss"].target_value_network_params
-    for key, value in parts["loss"].value_network_params.items(True, True):
-        target.get(key).data = value.data
+    share_target(parts["loss"])
     return parts
 
 

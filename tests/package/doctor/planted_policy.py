@@ -7,6 +7,8 @@ from torch import nn
 from torchrl.envs import SerialEnv, Transform
 from torchrl.modules import EGreedyModule
 
+from benchmarks.planted import Keep, always_exploring
+
 
 class Zeros(Transform):
     """Write zeros into an entry after every step."""
@@ -18,27 +20,6 @@ class Zeros(Transform):
 
     def _reset(self, tensordict, tensordict_reset):
         return tensordict_reset
-
-
-class Keep(Transform):
-    """Give a new episode the last state of the previous one."""
-
-    def _step(self, tensordict, next_tensordict):
-        self.last = {key: next_tensordict.get(key).clone() for key in self.in_keys}
-        return next_tensordict
-
-    def _reset(self, tensordict, tensordict_reset):
-        for key in self.in_keys:
-            if hasattr(self, "last"):
-                tensordict_reset.set(key, self.last[key])
-        return tensordict_reset
-
-
-class AlwaysRandom(nn.Module):
-    """Exploration that ignores the exploration type."""
-
-    def forward(self, action):
-        return nn.functional.one_hot(torch.randint(2, action.shape[:-1]), 2)
 
 
 def by_hand(*keys, out):
@@ -66,9 +47,8 @@ def recurrent_by_default():
     return {"env": primed(policy), "policy": policy}
 
 
-def always_exploring():
-    policy = network(exploration=False)
-    policy = TensorDictSequential(*policy, TensorDictModule(AlwaysRandom(), ["action"], ["action"]))
+def exploring_in_evaluation():
+    policy = always_exploring(network(), share=1.0)
     return {"env": primed(policy), "policy": policy}
 
 
@@ -113,7 +93,7 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("recurrent-mode-on", "the policy", recurrent_by_default),
     ("exploration-frozen", "EGreedyModule", constant_exploration),
     ("exploration-frozen", "EGreedyModule", exploration_never_stepped),
-    ("explores-in-evaluation", "the policy", always_exploring),
+    ("explores-in-evaluation", "the policy", exploring_in_evaluation),
     ("sees-future", "last observation", two_directions),
     ("not-finite", "weight_ih_l0", not_a_number),
 ]
