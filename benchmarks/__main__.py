@@ -32,6 +32,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "masked-loop": masked.loop_row,
     "masked-loop-vector": masked.vector_row,
     "masked-update": masked.update_row,
+    "priority": masked.priority_row,
     "evaluation": masked.evaluation_row,
     "buffer-size": buffer.size_row,
     "memory": buffer.memory_row,
