@@ -16,7 +16,8 @@ class SliceReplayBuffer(TensorDictReplayBuffer):
     """A ``TensorDictReplayBuffer`` that continues exactly after ``load_state_dict``.
 
     TorchRL 0.14.1 also saves rows that were never written, loads into temporary files of its own, and does
-    not tell the sampler which row is the newest. It also takes more time to put a batch together.
+    not tell the sampler which row is the newest. It also takes more time to put a batch together, and to pass
+    errors on.
     """
 
     def sample(
@@ -31,6 +32,13 @@ class SliceReplayBuffer(TensorDictReplayBuffer):
         for key, value in info.items():
             batch.set(key, torch.stack(value, -1) if isinstance(value, tuple) else value)
         return (batch, info) if return_info else batch
+
+    def update_tensordict_priority(self, data: TensorDictBase) -> None:
+        """Give the sampler the squared errors of a batch, ``"td_error"``, if it draws by priority."""
+        if isinstance(self.sampler, PrioritySliceSampler):
+            self.sampler.update_priority(data["index"], data[self.priority_key], storage=self.storage)
+        else:
+            super().update_tensordict_priority(data)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the stored steps, as plain tensors, the writer's state, and the errors of the steps."""

@@ -121,8 +121,10 @@ class PrioritySliceSampler(StepUniformSliceSampler):
 
         episode = self._find(episodes, env, row)
         step = (row - episodes.row[episode]) % len(episodes.stored)
-        edge = ((np.diff(episode) != 0) | (np.diff(step) != 1)).nonzero()[0]
-        first, last = np.append(0, edge + 1), np.append(edge, len(step) - 1)
+        edge = np.ones(len(step) + 1, dtype=np.bool_)  # of stretches of steps that follow each other
+        edge[1:-1] = (episode[1:] != episode[:-1]) | (step[1:] != step[:-1] + 1)
+        edges = edge.nonzero()[0]
+        first, last = edges[:-1], edges[1:] - 1
         self._weigh(episodes, episode[first], step[first], step[last] + 1)
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[tuple[Tensor, ...], dict[NestedKey, Tensor]]:
@@ -184,14 +186,16 @@ class PrioritySliceSampler(StepUniformSliceSampler):
 
     def _weigh(self, episodes: Episodes, episode: np.ndarray, first: np.ndarray, stop: np.ndarray) -> None:
         """Weigh again all places that cover one of the steps ``first`` to ``stop - 1`` of episodes."""
-        count = -(-(stop - first) // self.slice_len)  # cut into parts that are as short as a slice
-        part = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-        episode, stop = np.repeat(episode, count), np.repeat(stop, count)
-        first = np.repeat(first, count) + part * self.slice_len
-        stop = np.minimum(first + self.slice_len, stop)
+        steps = stop - first
+        if steps.max() > self.slice_len:  # cut into parts that are as short as a slice
+            count = -(-steps // self.slice_len)
+            part = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
+            episode, stop = np.repeat(episode, count), np.repeat(stop, count)
+            first = np.repeat(first, count) + part * self.slice_len
+            steps = np.minimum(stop - first, self.slice_len)
         for at in range(0, len(first), BLOCK):
             block = slice(at, at + BLOCK)
-            self._weigh_block(episodes, episode[block], first[block], int((stop - first)[block].max()))
+            self._weigh_block(episodes, episode[block], first[block], int(steps[block].max()))
 
     def _weigh_block(self, episodes: Episodes, episode: np.ndarray, first: np.ndarray, steps: int) -> None:
         """Weigh all places that cover one of ``steps`` steps from ``first`` on, in each of some episodes."""
