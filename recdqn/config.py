@@ -166,6 +166,8 @@ class ReplayConfig(Part):
         slices: slices in a batch.
         whole: draw an episode that fits into one slice only as a whole. Otherwise slices extend over its ends
             as over those of long ones, so few hold both, and an agent hardly learns what links them.
+        period: draw only slices that begin at a multiple of this many environment steps in their episode;
+            [r2d2] use half of ``slice_len``. 0 draws slices at any step.
         shift: largest random translation of the pictures of a sampled slice, in pixels; see
             :class:`recdqn.replay.PixelReplayBuffer`.
         priority: exponent of the priorities of slices; 0 draws all steps equally often. [r2d2] use 0.9; see
@@ -179,6 +181,7 @@ class ReplayConfig(Part):
     slice_len: Count = 20
     slices: Count = 32
     whole: Bool = False
+    period: Annotated[Int, Field(ge=0, le=100_000)] = 0
     shift: Annotated[Int, Field(ge=0, le=100)] = 3
     priority: Share = 0.0
     priority_max: Share = 0.9

@@ -129,6 +129,11 @@ RULES = (
         f"at most {MOST_STEPS:,} steps in a batch of replay.slices={{1}}",
     ),
     Rule(
+        ("replay.period", "replay.slice_len"),
+        lambda period, length: period <= length,
+        "at most replay.slice_len={1}, or the steps between slices would never be drawn",
+    ),
+    Rule(
         ("loss.burn_in", "replay.slice_len"),
         lambda burn_in, length: burn_in < length,
         "less than replay.slice_len={1}, or no step would be left to learn from",

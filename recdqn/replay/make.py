@@ -46,7 +46,12 @@ def make_replay_buffer(cfg: Config, scratch_dir: str | Path | None = None) -> Te
     return kind(
         transform=ExcludeTransform(*UNUSED, inverse=True),
         storage=FlatMemmapStorage(cfg.replay.capacity, ndim=ndim, scratch_dir=scratch_dir),
-        sampler=sampler(slice_len=cfg.replay.slice_len, traj_key=TRAJECTORY, whole=cfg.replay.whole),
+        sampler=sampler(
+            slice_len=cfg.replay.slice_len,
+            traj_key=TRAJECTORY,
+            whole=cfg.replay.whole,
+            period=cfg.replay.period,
+        ),
         batch_size=slices * cfg.replay.slice_len,
         dim_extend=ndim - 1,
     )

@@ -47,7 +47,7 @@ class PrioritySliceSampler(StepUniformSliceSampler):
         alpha: exponent of the priorities, 0 to 1; 0 draws as the parent does. 0.9 as in
             :cite:t:`kapturowski2019recurrent`.
         beta: exponent of the importance weights, 0 to 1; 0 leaves them out.
-        whole: as for the parent.
+        whole, period: as for the parent.
     """
 
     # A sum tree has two leaves for each stored step: the first for the place that begins with the step, the
@@ -65,8 +65,9 @@ class PrioritySliceSampler(StepUniformSliceSampler):
         alpha: float = 0.9,
         beta: float = 0.0,
         whole: bool = False,
+        period: int = 0,
     ) -> None:
-        super().__init__(slice_len=slice_len, traj_key=traj_key, whole=whole)
+        super().__init__(slice_len=slice_len, traj_key=traj_key, whole=whole, period=period)
         self.eta, self.alpha, self.beta = eta, alpha, beta
 
     def _empty(self) -> None:
@@ -171,7 +172,10 @@ class PrioritySliceSampler(StepUniformSliceSampler):
             episodes,
             np.append(longer, oldest),
             np.append(first[longer], np.zeros_like(oldest)),
-            np.append(episodes.length[longer], episodes.longest[oldest]),
+            # with a period, all places of an episode move with its first step
+            np.append(
+                episodes.length[longer], (episodes.length if self.period else episodes.longest)[oldest]
+            ),
         )
         return episodes
 
@@ -217,6 +221,8 @@ class PrioritySliceSampler(StepUniformSliceSampler):
         leaf = np.where(begin >= 0, leaf[:, : begin.shape[1]], total + leaf[:, long - 1 :])[place]
         priority = self.eta * highest[place] + (1 - self.eta) * summed[place] / covered[place]
         drawn = share * ~(self.whole & (length <= long) & (begin != 0))
+        if self.period:
+            drawn *= (begin >= 0) & (begin % self.period == 0)
         self._tree.update(leaf, priority**self.alpha * drawn[place])
 
 

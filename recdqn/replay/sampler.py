@@ -54,14 +54,17 @@ class StepUniformSliceSampler(SliceSampler):
         traj_key: key of the episode's number.
         whole: draw an episode that is not longer than ``slice_len`` only as a whole; all steps are still
             drawn equally often.
+        period: draw only the slices that begin at a multiple of this many steps in their episode, each
+            equally often, as :cite:t:`kapturowski2019recurrent` with half of ``slice_len``. The first steps
+            of an episode are then drawn less often than others. 0 draws slices at any step.
     """
 
     # Two private names of TorchRL 0.14.1's samplers have no public counterpart: the buffer calls _empty to
     # reset the sampler, and set_rng stores the generator as _rng.
 
-    def __init__(self, *, slice_len: int, traj_key: NestedKey, whole: bool = False) -> None:
+    def __init__(self, *, slice_len: int, traj_key: NestedKey, whole: bool = False, period: int = 0) -> None:
         super().__init__(slice_len=slice_len, traj_key=traj_key, strict_length=False)
-        self.whole = whole
+        self.whole, self.period = whole, period
         self._empty()
 
     def _empty(self) -> None:
@@ -115,6 +118,9 @@ class StepUniformSliceSampler(SliceSampler):
         whole = self.whole & (length <= self.slice_len)
         offsets = np.where(whole, 1, length + longest - 1)
         share = np.where(whole, 1.0, 1 / longest)
+        if self.period:
+            offsets = np.where(whole, 1, -(-length // self.period))
+            share = np.ones_like(share)
         self._cached = Episodes(stored, env, row, length, longest, offsets, share, (offsets * share).cumsum())
         return self._cached
 
@@ -125,7 +131,10 @@ class StepUniformSliceSampler(SliceSampler):
         episode = episodes.weight.searchsorted(shares[0] * episodes.weight[-1], side="right")
         offsets = episodes.offsets[episode]
         first = (shares[1] * offsets).astype(np.int64)
-        first -= np.where(offsets > 1, episodes.longest[episode] - 1, 0)
+        if self.period:
+            first *= self.period
+        else:
+            first -= np.where(offsets > 1, episodes.longest[episode] - 1, 0)
         return self._slices(episodes, episode, first)  # the first step may be negative
 
     def _slices(

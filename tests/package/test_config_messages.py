@@ -63,7 +63,8 @@ CHOOSE = "there is no such setting; choose one of"
         (lambda: LossConfig(gama=0.9), "loss.gama=0.9: there is no such setting; did you mean loss.gamma?"),
         (
             lambda: LossConfig(x=1),
-            f"loss.x=1: {CHOOSE} gamma, n_steps, double_dqn, burn_in, value_rescale, tau",
+            f"loss.x=1: {CHOOSE} gamma, n_steps, double_dqn, burn_in, value_rescale, stored_state, tau, "
+            "target_every",
         ),
         (
             lambda: Config.from_dict({"colour": "a"}),
@@ -72,7 +73,7 @@ CHOOSE = "there is no such setting; choose one of"
         (
             lambda: Config.from_dict({"env": {"a\nb": 1, "num_env": 2}}),
             "env.a b=1: there is no such setting; "
-            "choose one of id, observation, num_envs, image_size, visible, loc, scale, reward_scale, "
+            "choose one of id, observation, num_envs, image_size, visible, stack, loc, scale, reward_scale, "
             "max_steps, workers, step_seconds, replay_seconds; "
             "env.num_env=2: there is no such setting; did you mean env.num_envs?",
         ),
@@ -127,6 +128,11 @@ CHOOSE = "there is no such setting; choose one of"
         (
             lambda: Config(loss={"burn_in": 20}).check_training(),
             "loss.burn_in=20: expected less than replay.slice_len=20, or no step would be left to learn from",
+        ),
+        (
+            lambda: Config(replay={"period": 21}).check_training(),
+            "replay.period=21: expected at most replay.slice_len=20, or the steps between slices would never "
+            "be drawn",
         ),
         (
             lambda: Config(env={"scale": (1.0, 1.0, 1.0)}).check_training(),

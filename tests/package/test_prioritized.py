@@ -29,12 +29,13 @@ def priority(errors):
     return (ETA * max(errors) + (1 - ETA) * sum(errors) / len(errors)) ** ALPHA
 
 
-def by_hand(episodes, slice_len, weigh, whole=False):
+def by_hand(episodes, slice_len, weigh, whole=False, period=0):
     """The probability of every place of a slice: {the steps it covers: probability}.
 
     ``episodes`` has the names of the steps of each. A slice, as long as the episode allows, begins at any
     offset at which it covers a step of the episode. With ``whole`` an episode of at most ``slice_len`` steps
-    has one place, which counts as much as all its places otherwise cover each step.
+    has one place, which counts as much as all its places otherwise cover each step. With a ``period`` slices
+    begin at its multiples, and all count the same.
     """
     weights = {}
     for steps in episodes:
@@ -42,10 +43,11 @@ def by_hand(episodes, slice_len, weigh, whole=False):
         if whole and len(steps) <= slice_len:
             weights[tuple(steps)] = weigh(tuple(steps))
             continue
-        for offset in range(1 - longest, len(steps)):
+        offsets = range(0, len(steps), period) if period else range(1 - longest, len(steps))
+        for offset in offsets:
             covered = tuple(steps[max(offset, 0) : offset + longest])
             assert covered not in weights
-            weights[covered] = weigh(covered) / longest
+            weights[covered] = weigh(covered) / (1 if period else longest)
     total = sum(weights.values())
     return {covered: weight / total for covered, weight in weights.items()}
 
@@ -116,6 +118,7 @@ class Recorder:
             self.slice_len,
             lambda covered: priority([self.error[step] for step in covered]),
             self.buffer.sampler.whole,
+            self.buffer.sampler.period,
         )
         drawn = shares(self.buffer, self.slice_len)
         assert drawn.keys() <= expected.keys()
@@ -145,7 +148,8 @@ def test_priorities_follow_a_ring_of_any_size(data):
     envs, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(3, 12))
     slice_len = data.draw(st.integers(1, 5))
     kind = data.draw(st.sampled_from([SliceReplayBuffer, TensorDictReplayBuffer]))
-    recorder = Recorder(envs, rows, slice_len, kind, whole=data.draw(st.booleans()))
+    whole, period = data.draw(st.booleans()), data.draw(st.integers(0, slice_len))
+    recorder = Recorder(envs, rows, slice_len, kind, whole=whole, period=period)
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     torch.manual_seed(0)
     for what in [
@@ -206,10 +210,12 @@ def episodes_of(lengths):
 LENGTHS = [1, 3, 5, 12, 40]
 
 
-def test_equal_errors_draw_as_the_uniform_sampler():
+@pytest.mark.parametrize("whole, period", [(False, 0), (True, 0), (False, 2), (True, 2)])
+def test_equal_errors_draw_as_the_uniform_sampler(whole, period):
     """Every place by count, and a million steps of each sampler by a chi-squared test of the places."""
-    ours = PrioritySliceSampler(slice_len=5, traj_key="episode")
-    expected = by_hand(episodes_of(LENGTHS), 5, lambda covered: 1.0)
+    kwargs = {"slice_len": 5, "traj_key": "episode", "whole": whole, "period": period}
+    ours = PrioritySliceSampler(**kwargs)
+    expected = by_hand(episodes_of(LENGTHS), 5, lambda covered: 1.0, whole, period)
     drawn = shares(store(LENGTHS, ours), 5)
     assert drawn.keys() == expected.keys()
     for place, share in expected.items():
@@ -217,7 +223,7 @@ def test_equal_errors_draw_as_the_uniform_sampler():
 
     counts = []
     for kind in (PrioritySliceSampler, StepUniformSliceSampler):
-        batch = store(LENGTHS, kind(slice_len=5, traj_key="episode")).sample(5 * 300_000)
+        batch = store(LENGTHS, kind(**kwargs)).sample(5 * 300_000)
         end = batch["next", "truncated"].flatten().nonzero().flatten()
         start = torch.cat([torch.zeros(1, dtype=torch.long), end[:-1] + 1])
         assert len(batch) > 1_000_000
