@@ -16,6 +16,7 @@ from hypothesis import given, settings
 
 from recdqn import Config, cli
 from recdqn.fields import dotted, expected, parts, schemas
+from recdqn.presets import PRESETS
 
 
 def trained(arguments):
@@ -82,7 +83,7 @@ PRESET = ["train", "masked-cartpole"]
     [
         (["train", "pong"], "unknown preset 'pong': choose one of masked-cartpole, pixel-cartpole"),
         (["train", "masked-cartpol"], "unknown preset 'masked-cartpol': did you mean masked-cartpole?"),
-        (["train"], "expected a preset, one of masked-cartpole, pixel-cartpole, or --config FILE"),
+        (["train"], f"expected a preset, one of {', '.join(PRESETS)}, or --config FILE"),
         ([*PRESET, "--config", "a.json"], "expected a preset, one of masked-cartpole, "),
         (["train", "--config", "a.json"], "--config a.json cannot be used: FileNotFoundError: "),
         ([*PRESET, "--seed", "-1"], "seed=-1: expected a whole number from 0"),
