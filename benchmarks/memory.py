@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from recdqn.book.recorded import RESULTS
 from recdqn.config import EnvConfig
 from recdqn.envs import make_vector_env
 from recdqn.evaluation import EVAL_SEED
-from recdqn.run.folder import METRICS, Run
+from recdqn.run.folder import Run
 from recdqn.sweep import train_all
 
 AGENTS: dict[str, dict[str, dict[str, object]]] = {
@@ -36,7 +37,6 @@ AGENTS: dict[str, dict[str, dict[str, object]]] = {
 }
 SEEDS = {
     "masked-cartpole": 10,
-    "flickering-cartpole": 5,
     "corridor-10": 10,
     "corridor-30": 10,
     "corridor-100": 10,
@@ -135,13 +135,11 @@ def main(
     runs = dict(grid(tuple(task for task in chosen if task != "choices")))
     runs |= dict(choices()) if "choices" in chosen else {}
 
-    def say(line: str) -> None:
-        print(line, flush=True)
-        run = out / line.partition(":")[0]
-        if run.parent.name == "lstm" and (run / METRICS).is_file():
+    train_all(runs, out, jobs, say=partial(print, flush=True))
+    for name, cfg in runs.items():
+        run = out / name
+        if run.parent == out / folder(cfg.name, "lstm") and not (run / WIPED).is_file():
             (run / WIPED).write_text(json.dumps(wiped_returns(load_checkpoint(run))))
-
-    train_all(runs, out, jobs, say=say)
 
 
 if __name__ == "__main__":

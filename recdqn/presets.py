@@ -56,7 +56,12 @@ PRESETS: dict[str, Settings] = {
             "eval_episodes": 10,
         },
     },
-    "flickering-cartpole": {"env": {"id": "recdqn/FlickeringCartPole-v0"}},
+    "flickering-cartpole": {
+        "env": {"id": "recdqn/FlickeringCartPole-v0"},
+        "policy": {"cell": "gru", "memory_span": 20},
+        "replay": {"capacity": 50_000},
+        "train": {"total_frames": 200_000},
+    },
     "corridor-10": _corridor(10, 0.99, 30_000),
     "corridor-30": _corridor(30, 0.99, 60_000),
     "corridor-100": _corridor(100, 0.997, 100_000),

@@ -1,7 +1,7 @@
 """The book's figures: a module for each chapter, with a common style in :mod:`recdqn.book.plots.style`."""
 
 from recdqn.book.plots.classic_tutorial import tutorial_curves
-from recdqn.book.plots.does_memory_matter import influence, memory_grid, start_errors, task_pictures
+from recdqn.book.plots.does_memory_matter import AGENTS, influence, memory_grid, start_errors, task_pictures
 from recdqn.book.plots.hidden_state import state_flow, state_rows
 from recdqn.book.plots.loss import (
     errors_after_start,
@@ -29,6 +29,7 @@ from recdqn.book.plots.training_loop import replay_counts, seed_curves
 from recdqn.book.plots.transforms import column_statistics, episode_marks, picture_grid, velocity_fits
 
 __all__ = [
+    "AGENTS",
     "task_pictures",
     "start_errors",
     "memory_grid",
