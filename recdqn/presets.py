@@ -78,4 +78,31 @@ PRESETS: dict[str, Settings] = {
         "replay": {"capacity": 60_000, "whole": True},
         "train": FAST | {"total_frames": 100_000, "eval_every": 40, "solved_return": 0.9},
     },
+    "repeat-previous": {
+        "env": WHOLE | {"id": "recdqn/RepeatPreviousEasy-v0"},
+        "policy": {"initial_value": 0.0, "eps_frames": 40_000},
+        "loss": {"gamma": 0.5, "n_steps": 1},  # as for "copy"
+        "replay": {"capacity": 60_000, "slice_len": 51, "slices": 12},  # whole episodes
+        "train": {
+            "total_frames": 150_000,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 1e-4,
+            "eval_every": 80,
+            "solved_return": 0.95,
+        },
+    },
+    "minigrid-memory-s7": {
+        "env": WHOLE | {"id": "recdqn/MiniGridMemoryS7-v0"},
+        "policy": {"initial_value": 0.0, "eps_frames": 60_000},
+        "loss": {"gamma": 0.98},
+        "replay": {"capacity": 100_000, "slice_len": 40, "slices": 16},
+        "train": {
+            "total_frames": 300_000,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 1e-4,
+            "updates": 4,
+            "eval_every": 80,
+            "solved_return": 0.93,
+        },
+    },
 }

@@ -1,8 +1,8 @@
 """Environments: made by name, checked, observed as pixels, run in processes, saved in mid-episode."""
 
+from recdqn.envs import adapters, memory
 from recdqn.envs.base import GymnasiumEnv, OpenEnv, hide_velocities
 from recdqn.envs.make import add_primers, declared_spaces, make_env, make_vector_env
-from recdqn.envs.memory import register
 from recdqn.envs.pixels import PAINTERS, RenderedPixels, ResizedPixels, ScreenReader, prepare_display
 from recdqn.envs.shrink import GREY, small_grey
 
@@ -23,4 +23,5 @@ __all__ = [
     "small_grey",
 ]
 
-register()
+memory.register()
+adapters.register()
