@@ -82,7 +82,7 @@ PRESETS: dict[str, Settings] = {
         "env": WHOLE | {"id": "recdqn/RepeatPreviousEasy-v0"},
         "policy": {"initial_value": 0.0, "eps_frames": 40_000},
         "loss": {"gamma": 0.5, "n_steps": 1},  # as for "copy"
-        "replay": {"capacity": 60_000, "slice_len": 51, "slices": 12},  # whole episodes
+        "replay": {"capacity": 60_000, "slice_len": 51, "whole": True, "slices": 12},
         "train": {
             "total_frames": 150_000,
             "learning_rate": 1e-3,
@@ -95,7 +95,7 @@ PRESETS: dict[str, Settings] = {
         "env": WHOLE | {"id": "recdqn/MiniGridMemoryS7-v0"},
         "policy": {"initial_value": 0.0, "eps_frames": 60_000},
         "loss": {"gamma": 0.98},
-        "replay": {"capacity": 100_000, "slice_len": 40, "slices": 16},
+        "replay": {"capacity": 100_000, "slice_len": 40, "whole": True, "slices": 16},
         "train": {
             "total_frames": 300_000,
             "learning_rate": 1e-3,

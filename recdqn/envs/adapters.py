@@ -23,7 +23,7 @@ SIZES = (7, 9, 11, 13)
 Env = gym.Env[Any, Any]
 
 
-class Vectors(gym.Wrapper[np.ndarray, int, Any, Any]):
+class Vectors(gym.Wrapper[np.ndarray, np.int64, Any, Any]):
     """Turn observations into vectors of zeros and ones, float32, and drop ``info``.
 
     Args:
@@ -55,9 +55,9 @@ class Vectors(gym.Wrapper[np.ndarray, int, Any, Any]):
         observation, _ = self.env.reset(**kwargs)
         return self._seen(observation), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Step, and encode the observation."""
-        observation, reward, terminated, truncated, _ = self.env.step(int(action))
+        observation, reward, terminated, truncated, _ = self.env.step(action)
         return self._seen(observation), float(reward), terminated, truncated, {}
 
     def _seen(self, observation: Any) -> np.ndarray:
@@ -165,7 +165,7 @@ def minigrid_memory(size: int = 7, shown: bool = False, render_mode: str | None 
     """
     _need("minigrid")
     from minigrid.core.constants import OBJECT_TO_IDX
-    from minigrid.envs import MemoryEnv
+    from minigrid.envs.memory import MemoryEnv
 
     rows = np.zeros((256, len(OBJECTS)), np.float32)  # of every byte that a square may have
     for k, name in enumerate(OBJECTS):
