@@ -18,7 +18,7 @@ BLOCK = 4_096  # stretches of steps whose places are weighted at once
 
 
 class PrioritySliceSampler(StepUniformSliceSampler):
-    r"""A :class:`StepUniformSliceSampler` that draws slices with large errors more often.
+    r"""A :class:`recdqn.replay.StepUniformSliceSampler` that draws slices with large errors more often.
 
     A slice can lie at each place where the parent draws it, also beyond either end of its episode. The
     priority of a place, as in :cite:t:`kapturowski2019recurrent`, is
@@ -34,6 +34,8 @@ class PrioritySliceSampler(StepUniformSliceSampler):
     The batch's errors come from ``TensorDictReplayBuffer.update_tensordict_priority(batch)`` after each
     update. A step whose error is 0 keeps the one it had, because losses write 0 for burn-in steps. A new step
     gets the largest error of the last batch, or 1 before the first, so it is likely to be replayed soon.
+    :class:`recdqn.replay.SliceReplayBuffer` saves the errors and restores them; other buffers begin again
+    with equal ones.
 
     With ``beta``, batches have ``"priority_weight"``, ``[steps]``: the probability of the slice under the
     parent, divided by that under this sampler, to the power of ``beta``, and divided by the largest of the
