@@ -44,6 +44,8 @@ SEEDS = {
     "t-maze-10": 5,
     "t-maze-30": 5,
     "copy": 5,
+    "repeat-previous": 5,
+    "minigrid-memory-s7": 5,
 }  # number of seeds
 LONG = (
     "corridor-100",
