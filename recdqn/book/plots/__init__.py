@@ -25,6 +25,7 @@ from recdqn.book.plots.own_environment import (
     memory_curves,
 )
 from recdqn.book.plots.policy import epsilon_schedules, pole_embeddings, policy_graph, value_starts
+from recdqn.book.plots.price_of_bugs import price_of_bugs
 from recdqn.book.plots.training_loop import replay_counts, seed_curves
 from recdqn.book.plots.transforms import column_statistics, episode_marks, picture_grid, velocity_fits
 
@@ -52,6 +53,7 @@ __all__ = [
     "picture_grid",
     "pole_embeddings",
     "policy_graph",
+    "price_of_bugs",
     "replay_counts",
     "seed_curves",
     "slice_steps",
