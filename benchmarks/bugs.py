@@ -1,8 +1,8 @@
 """What each silent bug costs: train with one bug planted, and all other parts right.
 
-``python -m benchmarks.bugs [BUG ...]`` records ``results/bugs/TASK/BUG/seed-SEED`` for masked CartPole and
-the corridor of 10 steps: all bugs if none is named, one seed of all before the next. Finished runs stay. A
-run that was stopped begins again, which costs a minute. The right runs are those of the presets.
+``python -m benchmarks.bugs [TASK ...] [BUG ...]`` records ``results/bugs/TASK/BUG/seed-SEED`` for masked
+CartPole and the corridor of 10 steps, for all bugs if none is named, one seed of all before the next.
+Finished runs stay. A run that was stopped begins again. The right runs are those of the presets.
 
 Agents are evaluated without the bug, except where the bug is in the evaluation. Runs end after ``FRAMES`` at
 the latest, which is more than the slowest right run needs; their schedules are the preset's.
@@ -298,9 +298,11 @@ def record(name: str, task: str, seed: int, folder: Path = RESULTS) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    names = sys.argv[1:] or list(PLANTED)
+    given = sys.argv[1:]
+    tasks = [task for task in TASKS if task in given] or TASKS
+    names = [name for name in given if name not in TASKS] or list(PLANTED)
     for seed in range(10):
         for name in names:
-            for task in TASKS:
+            for task in tasks:
                 if seed < PLANTED[name].seeds:
                     record(name, task, seed)
