@@ -117,11 +117,12 @@ class StepUniformSliceSampler(SliceSampler):
         longest = length.clip(max=self.slice_len)
         whole = self.whole & (length <= self.slice_len)
         offsets = np.where(whole, 1, length + longest - 1)
-        share = np.where(whole, 1.0, 1 / longest)
+        parts = np.where(whole, 1, longest)
         if self.period:
             offsets = np.where(whole, 1, -(-length // self.period))
-            share = np.ones_like(share)
-        self._cached = Episodes(stored, env, row, length, longest, offsets, share, (offsets * share).cumsum())
+            parts = np.ones_like(longest)
+        weight = (offsets / parts).cumsum()
+        self._cached = Episodes(stored, env, row, length, longest, offsets, 1 / parts, weight)
         return self._cached
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[tuple[Tensor, ...], dict[NestedKey, Tensor]]:

@@ -58,10 +58,15 @@ STRIP = {  # by chapter: what the strip calls its part of the loop
     4: "loss",
     5: "whole loop",
     6: "speed",
+    7: "long memory",
     9: "many collectors",
 }
 PART_I = 6  # its last chapter; the numbers of later ones are not settled, and the strip leaves them out
-BEYOND = {6: "chapters/06-making-it-fast", 9: "chapters/09-more-than-one-machine"}  # no box leads to these
+BEYOND = {  # no box leads to these
+    6: "chapters/06-making-it-fast",
+    7: "chapters/07-does-memory-matter",
+    9: "chapters/09-more-than-one-machine",
+}
 
 
 def point(part: str, side: str, layout: str, shift: int = 0) -> tuple[int, int]:
