@@ -1,0 +1,113 @@
+"""What the chapter on memory says, against the recorded runs."""
+
+import json
+import statistics
+
+import pytest
+
+from benchmarks.memory import AGENTS, CHOICES, LONG, SEEDS, WIPED, agent
+from recdqn import Config
+from recdqn.book.recorded import RESULTS, recorded_runs
+from recdqn.curves import final_return
+
+LENGTHS = ("corridor-10", "corridor-30", "corridor-100", "corridor-300")
+
+
+def runs_of(task, name):
+    return recorded_runs(task if (task, name) == ("masked-cartpole", "lstm") else f"memory/{task}/{name}")
+
+
+def frames(runs):
+    return [run["evaluations"][-1]["frames"] for run in runs]
+
+
+def mean(runs):
+    return statistics.mean(map(final_return, runs))
+
+
+def recorded(task):
+    return {name: runs_of(task, name) for name in AGENTS if (RESULTS / "memory" / task / name).is_dir()}
+
+
+@pytest.mark.parametrize("task", [task for task in SEEDS if (RESULTS / "memory" / task).is_dir()])
+def test_recorded_runs_have_the_settings_of_the_grid(task):
+    for name, runs in recorded(task).items():
+        for run in runs:
+            assert Config.from_dict(run["config"]) == agent(task, name, run["seed"])
+
+
+@pytest.mark.parametrize("task", ["corridor-10", "corridor-30", "corridor-100", "corridor-300", "t-maze-10"])
+def test_all_seeds_of_the_long_tasks_are_solved(task):
+    runs = runs_of(task, "lstm")
+    assert len(runs) == SEEDS[task] and all(run["final"] for run in runs)
+    budget = {"corridor-10": 30_000, "corridor-30": 60_000, "corridor-100": 100_000, "corridor-300": 250_000}
+    assert max(frames(runs)) <= budget.get(task, 200_000)
+
+
+def test_frames_grow_more_slowly_than_the_corridor():
+    medians = {task: statistics.median(frames(runs_of(task, "lstm"))) for task in LENGTHS}
+    assert medians["corridor-300"] < 10 * medians["corridor-10"] and sorted(medians.values()) == [
+        *medians.values()
+    ]
+    assert statistics.median(frames(runs_of("t-maze-10", "lstm"))) > medians["corridor-100"]
+    assert "t-maze-10" in LONG
+
+
+def test_agents_without_memory_fail_in_the_tasks_and_not_in_their_twins():
+    for task in ("corridor-10", "corridor-30", "copy", "masked-cartpole"):
+        solved = Config.preset(task).train.solved_return
+        found = recorded(task)
+        assert mean(found["none"]) < 0.5 * solved and not any(run["final"] for run in found["none"])
+        for name in ("shown", "shown-lstm", "gru"):
+            assert all(run["final"] for run in found[name])
+        if task != "masked-cartpole":
+            assert abs(mean(found["four"]) - mean(found["none"])) < 0.15
+    assert all(run["final"] for run in recorded("masked-cartpole")["four"])
+
+
+def test_a_wiped_memory_is_worth_nothing():
+    for task in ("corridor-10", "corridor-30", "copy", "masked-cartpole"):
+        runs = runs_of(task, "lstm")
+        wiped = [statistics.mean(json.loads((run["path"] / WIPED).read_text())) for run in runs]
+        assert statistics.mean(wiped) < 0.5 * mean(runs)
+
+
+def test_what_the_settings_change():
+    def solved(task, name):
+        runs = [run for run in runs_of(task, name) if run["seed"] < 5]
+        return [run["evaluations"][-1]["frames"] for run in runs if run["final"]], len(runs)
+
+    preset, _ = solved("corridor-30", "lstm")
+    over, of = solved("corridor-30", "slices over the ends")
+    assert len(over) == of and 2 < statistics.median(over) / statistics.median(preset) < 5
+    assert solved("corridor-30", "PyTorch's gates")[0] == []
+    short, of = solved("corridor-30", "slices of 20")
+    assert len(short) < of
+    for same in ("span of 360", "discount 0.9", "discount 0.999", "one step", "20 steps"):
+        found, of = solved("corridor-30", same)
+        assert len(found) == of and statistics.median(found) < 2 * statistics.median(preset)
+    assert len(solved("copy", "discount 0.99, five steps")[0]) == 0
+    assert statistics.median(solved("copy", "discount 0.99, one step")[0]) > statistics.median(
+        solved("copy", "lstm")[0]
+    )
+    for name, (task, changes) in CHOICES.items():
+        for run in recorded_runs(f"memory/{task}/{name}"):
+            assert Config.from_dict(run["config"]) == Config.preset(task, run["seed"]).replace(**changes)
+
+
+def test_what_a_wrong_start_costs():
+    errors = json.loads((RESULTS / "starts.json").read_text())["errors"]
+    first = {name: each[0] for name, each in errors.items()}
+    assert 0.5 < first["zero 10"] / first["stored 0"] < 1.5
+    assert 5 < first["stored 0"] / first["stored 10"] < 9
+    for steps in (0, 5, 10):
+        assert 3 < first[f"zero {steps}"] / first[f"stored {steps}"] < 6
+    assert all(last < 0.03 for _, last in errors.values())
+
+
+def test_one_bug_two_prices():
+    def final(task, bug):
+        return mean(recorded_runs(f"bugs/{task}/{bug}"))
+
+    assert final("masked-cartpole", "no-primer") < 100 and final("corridor-10", "no-primer") > 0.95
+    assert final("masked-cartpole", "reward-late") > 450 and final("corridor-10", "reward-late") < 0
