@@ -20,7 +20,7 @@ def _corridor(length: int, gamma: float, frames: int) -> Settings:
         | {"memory_span": length + length // 5, "eps_frames": 8_000 if length <= 30 else 40_000},
         "loss": {"gamma": gamma},
         "replay": {
-            "capacity": 60_000,
+            "capacity": max(60_000, 200 * length),
             "slice_len": length + 10,
             "whole": True,
             "slices": max(8, 320 // (length + 10)),
