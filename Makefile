@@ -72,6 +72,7 @@ results: $(STAMP)
 	  masked-four/0 masked-four/1 masked-four/2 masked-four/3 masked-four/4 \
 	  pixel-none/0 pixel-none/1 pixel-none/2; do rm -rf results/memoryless/$${run%/*}/seed-$${run#*/} && \
 	  $(BIN)/python -m benchmarks.memoryless $${run%/*} $${run#*/} || exit 1; done
+	rm -rf results/bugs && $(BIN)/python -m benchmarks.bugs
 	rm -rf results/masked-cartpole results/pixel-cartpole
 	mv runs/results/masked-cartpole runs/results/pixel-cartpole results/
 	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends

@@ -2,15 +2,19 @@
 
 import json
 import math
+import re
 import statistics
 
 import matplotlib.pyplot as plt
 import pytest
 
+from benchmarks.bugs import FRAMES, PLANTED
+from recdqn import Config
 from recdqn.book import plots
 from recdqn.book.prices import (
     ONE_STEP,
     RIGHT,
+    TASKS,
     Price,
     costing,
     frames_to_solved,
@@ -21,7 +25,8 @@ from recdqn.book.prices import (
     recorded_prices,
     wiped,
 )
-from recdqn.book.recorded import RESULTS
+from recdqn.book.recorded import RESULTS, recorded_runs
+from recdqn.doctor import BUGS
 from recdqn.errors import UserError
 
 GUIDE = RESULTS.parent / "book" / "field-guide.ipynb"
@@ -124,3 +129,55 @@ def test_the_figure_shows_the_prices(prices):
         assert [[9, 0]] in diamonds
         assert [text.get_text() for text in ax.texts] == ["0/5", "4/4, 12,000"]
     plt.close("all")
+
+
+# --- the recorded runs ----------------------------------------------------------------------------------
+
+
+def test_every_recorded_run_has_its_bug_and_is_finished():
+    for task in TASKS:
+        for name in recorded_prices().keys() | {ONE_STEP}:
+            bug = PLANTED[name]
+            right = Config.preset(task).replace(**bug.settings)
+            every = right.train.eval_every * right.train.frames_per_batch
+            runs = recorded_runs(f"bugs/{task}/{name}")
+            assert [run["seed"] for run in runs] == list(range(len(runs)))
+            for run in runs:
+                assert run["config"]["env"]["id"] == str(right.env.id)
+                for part, settings in bug.settings.items():
+                    saved = run["config"][part]  # of an older version, which had fewer settings
+                    assert all(saved.get(key, value) == value for key, value in settings.items())
+                assert run["final"] or run["evaluations"][-1]["frames"] > FRAMES - every
+                assert not run["manifest"]["commit"].endswith("dirty")
+
+
+def test_the_slowest_right_run_needs_less_than_the_limit():
+    for price in recorded_prices().values():
+        assert all(
+            r["evaluations"][-1]["frames"] < FRAMES for r in price["masked-cartpole"].right if r["final"]
+        )
+
+
+def text_of(cell):
+    """The text of a cell of the field guide."""
+    cells = json.loads(GUIDE.read_text(encoding="utf-8"))["cells"]
+    return "".join(next(c["source"] for c in cells if c["id"] == cell))
+
+
+def test_the_field_guide_names_every_bug_of_the_list():
+    for name in recorded_prices().keys() - BUGS.keys():
+        assert f"- *{name}*: " in text_of("price-why")
+
+
+def test_what_the_field_guide_says_of_the_list():
+    prices = recorded_prices()
+    late, primer = prices["reward-late"], prices["no-primer"]
+    assert late["masked-cartpole"].kind != "returns" and late["corridor-10"].kind == "returns"
+    assert all(run["final"] for run in primer["corridor-10"].wrong)
+    assert abs(wiped(primer["corridor-10"])) < 0.25
+    explained = text_of("price-explained")
+    if "forgive" in explained:
+        for name in ("state-lost", "state-overwritten", "exploration-frozen"):
+            assert prices[name]["corridor-10"].kind == "nothing"
+    named = set(re.findall(r"`([a-z-]+)`", explained)) & BUGS.keys()
+    assert named <= prices.keys() | BUGS.keys() - PLANTED.keys()
