@@ -41,6 +41,7 @@ SEEDS = {
     "corridor-30": 10,
     "corridor-100": 10,
     "corridor-300": 5,
+    "corridor-1000": 3,
     "t-maze-10": 5,
     "t-maze-30": 5,
     "copy": 5,
@@ -50,23 +51,24 @@ SEEDS = {
 LONG = (
     "corridor-100",
     "corridor-300",
+    "corridor-1000",
     "t-maze-10",
     "t-maze-30",
 )  # an LSTM only, to see how long it remembers
 # Other values of single settings, five seeds each: the preset, its changes.
 CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
-    "slices over the ends": ("corridor-30", {"replay": {"whole": False}}),
-    "slices of 20": ("corridor-30", {"replay": {"slice_len": 20, "slices": 16}}),
-    "slices of 80": ("corridor-30", {"replay": {"slice_len": 80, "slices": 4}}),
-    "PyTorch's gates": ("corridor-30", {"policy": {"memory_span": 0}}),
-    "span of 360": ("corridor-30", {"policy": {"memory_span": 360}}),
-    "discount 0.9": ("corridor-30", {"loss": {"gamma": 0.9}}),
-    "discount 0.999": ("corridor-30", {"loss": {"gamma": 0.999}}),
-    "one step": ("corridor-30", {"loss": {"n_steps": 1}}),
-    "20 steps": ("corridor-30", {"loss": {"n_steps": 20}}),
-    "discount 0.99, five steps": ("copy", {"loss": {"gamma": 0.99, "n_steps": 5}}),
-    "discount 0.99, one step": ("copy", {"loss": {"gamma": 0.99, "n_steps": 1}}),
-    "slices of 6": ("copy", {"replay": {"slice_len": 6, "slices": 107}}),
+    "slices-over-ends": ("corridor-30", {"replay": {"whole": False}}),
+    "slices-of-20": ("corridor-30", {"replay": {"slice_len": 20, "slices": 16}}),
+    "slices-of-80": ("corridor-30", {"replay": {"slice_len": 80, "slices": 4}}),
+    "default-gates": ("corridor-30", {"policy": {"memory_span": 0}}),
+    "span-of-360": ("corridor-30", {"policy": {"memory_span": 360}}),
+    "discount-0.9": ("corridor-30", {"loss": {"gamma": 0.9}}),
+    "discount-0.999": ("corridor-30", {"loss": {"gamma": 0.999}}),
+    "one-step": ("corridor-30", {"loss": {"n_steps": 1}}),
+    "20-steps": ("corridor-30", {"loss": {"n_steps": 20}}),
+    "discount-0.99-five-steps": ("copy", {"loss": {"gamma": 0.99, "n_steps": 5}}),
+    "discount-0.99-one-step": ("copy", {"loss": {"gamma": 0.99, "n_steps": 1}}),
+    "slices-of-6": ("copy", {"replay": {"slice_len": 6, "slices": 107}}),
 }
 WIPED = "wiped.json"  # returns of a trained agent whose memory is wiped at every step
 

@@ -49,7 +49,8 @@ def source_commit(package: Path) -> str | None:
 def _command() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
     program = Path(sys.argv[0]).name if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
-    return " ".join([program, *sys.argv[1:]])
+    line = " ".join([program, *sys.argv[1:]])
+    return line.replace(f"{Path.cwd()}{os.sep}", "")  # paths are relative to the folder it was started in
 
 
 def _processor() -> str:

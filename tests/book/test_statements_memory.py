@@ -78,16 +78,16 @@ def test_what_the_settings_change():
         return [run["evaluations"][-1]["frames"] for run in runs if run["final"]], len(runs)
 
     preset, _ = solved("corridor-30", "lstm")
-    over, of = solved("corridor-30", "slices over the ends")
+    over, of = solved("corridor-30", "slices-over-ends")
     assert len(over) == of and 2 < statistics.median(over) / statistics.median(preset) < 5
-    assert solved("corridor-30", "PyTorch's gates")[0] == []
-    short, of = solved("corridor-30", "slices of 20")
+    assert solved("corridor-30", "default-gates")[0] == []
+    short, of = solved("corridor-30", "slices-of-20")
     assert len(short) < of
-    for same in ("span of 360", "discount 0.9", "discount 0.999", "one step", "20 steps"):
+    for same in ("span-of-360", "discount-0.9", "discount-0.999", "one-step", "20-steps"):
         found, of = solved("corridor-30", same)
         assert len(found) == of and statistics.median(found) < 2 * statistics.median(preset)
-    assert len(solved("copy", "discount 0.99, five steps")[0]) == 0
-    assert statistics.median(solved("copy", "discount 0.99, one step")[0]) > statistics.median(
+    assert len(solved("copy", "discount-0.99-five-steps")[0]) == 0
+    assert statistics.median(solved("copy", "discount-0.99-one-step")[0]) > statistics.median(
         solved("copy", "lstm")[0]
     )
     for name, (task, changes) in CHOICES.items():
