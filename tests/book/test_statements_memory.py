@@ -82,7 +82,7 @@ def test_what_the_settings_change():
     assert len(over) == of and 2 < statistics.median(over) / statistics.median(preset) < 5
     assert solved("corridor-30", "default-gates")[0] == []
     short, of = solved("corridor-30", "slices-of-20")
-    assert len(short) < of
+    assert of / 2 < len(short) < of
     for same in ("span-of-360", "discount-0.9", "discount-0.999", "one-step", "20-steps"):
         found, of = solved("corridor-30", same)
         assert len(found) == of and statistics.median(found) < 2 * statistics.median(preset)
@@ -109,5 +109,7 @@ def test_one_bug_two_prices():
     def final(task, bug):
         return mean(recorded_runs(f"bugs/{task}/{bug}"))
 
-    assert final("masked-cartpole", "no-primer") < 100 and final("corridor-10", "no-primer") > 0.95
+    solved = [run["final"] is not None for run in recorded_runs("bugs/masked-cartpole/no-primer")]
+    assert sum(solved) < len(solved) / 2 and final("masked-cartpole", "no-primer") < 250
+    assert final("corridor-10", "no-primer") > 0.95
     assert final("masked-cartpole", "reward-late") > 450 and final("corridor-10", "reward-late") < 0
