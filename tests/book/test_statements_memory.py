@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from recdqn import Config
 from recdqn.book.recorded import RESULTS, recorded_runs
 from recdqn.curves import final_return
 
+BOOK = Path(__file__).parents[2] / "book"
 LENGTHS = ("corridor-10", "corridor-30", "corridor-100", "corridor-300")
 
 
@@ -113,3 +115,17 @@ def test_one_bug_two_prices():
     assert sum(solved) < len(solved) / 2 and final("masked-cartpole", "no-primer") < 250
     assert final("corridor-10", "no-primer") > 0.95
     assert final("masked-cartpole", "reward-late") > 450 and final("corridor-10", "reward-late") < 0
+
+
+def test_sensitivity_to_the_past():
+    """Of the first recorded seeds, as the chapter computes it."""
+    cells = json.loads((BOOK / "chapters" / "07-does-memory-matter.ipynb").read_text())["cells"]
+    source = {cell["id"]: "".join(cell["source"]) for cell in cells}
+    names = {}
+    exec(source["opening"].replace("plots.task_pictures();", "") + source["influence-def"], names)
+    masked = names["shares"]("masked-cartpole/seed-0", 20)
+    whole = names["shares"]("memory/masked-cartpole/shown-lstm/seed-0", 20)
+    corridor = names["shares"]("memory/corridor-10/lstm/seed-0", 11)
+    assert sum(masked[:5]) > 0.75 and masked[-1] < 0.01
+    assert max(whole[5:]) < 2 * min(whole[5:]) and sum(whole[5:]) > 0.4
+    assert max(corridor) < 2.5 * min(corridor)
