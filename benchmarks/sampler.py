@@ -6,9 +6,10 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from functools import partial
+from typing import Any
 from unittest import mock
 
+from tensordict import NestedKey
 from torchrl.data import SliceSampler
 
 from recdqn import Config, train
@@ -18,7 +19,11 @@ from recdqn.book.recorded import RESULTS
 @contextlib.contextmanager
 def stock_sampler() -> Iterator[None]:
     """Within the context, replay buffers have TorchRL's sampler; it may draw slices that are too short."""
-    stock = partial(SliceSampler, strict_length=False)
+
+    def stock(slice_len: int, traj_key: NestedKey, **ours: Any) -> SliceSampler:
+        """Make TorchRL's sampler; the other arguments are those of ours."""
+        return SliceSampler(slice_len=slice_len, traj_key=traj_key, strict_length=False)
+
     with mock.patch("recdqn.replay.make.StepUniformSliceSampler", stock):
         yield
 

@@ -110,6 +110,8 @@ def in_range(draw):
         | draw(st.sets(st.sampled_from(sorted(FIELDS))))
     )
     values = fit_layers({name: draw(right(name)) for name in FIELDS if name in needed})
+    if "replay.period" in values:
+        values["replay.period"] = min(values["replay.period"], values.get("replay.slice_len", 20))
     if "loss.burn_in" in values:
         values["loss.burn_in"] = min(values["loss.burn_in"], values.get("replay.slice_len", 20) - 1)
 
