@@ -38,7 +38,7 @@ def test_recorded_runs_have_the_settings_of_the_grid(task):
             assert Config.from_dict(run["config"]) == agent(task, name, run["seed"])
 
 
-@pytest.mark.parametrize("task", ["corridor-10", "corridor-30", "corridor-100", "corridor-300", "t-maze-10"])
+@pytest.mark.parametrize("task", ["corridor-10", "corridor-30", *LONG])
 def test_all_seeds_of_the_long_tasks_are_solved(task):
     runs = runs_of(task, "lstm")
     assert len(runs) == SEEDS[task] and all(run["final"] for run in runs)
