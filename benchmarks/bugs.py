@@ -290,7 +290,7 @@ def record(name: str, task: str, seed: int, folder: Path = RESULTS) -> None:
     cfg = Config.preset(task, seed=seed).replace(**bug.settings)
     create_folder(half, cfg)
     run = train_with(bug, cfg, half)
-    if name == "no-primer":  # the same agent, where nobody adds a primer to its environment either
+    if name == "no-primer":  # also evaluate the agent without a primer: its state is zero at every step
         (half / WIPED).write_text(json.dumps(wiped_returns(run)))
     (half / WEIGHTS).unlink()
     half.rename(out)

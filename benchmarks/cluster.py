@@ -176,7 +176,7 @@ def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float
 
 
 def sized(cfg: Config, actors: int, envs: int, frames: int) -> Config:
-    """Return ``cfg`` with so many actors, environments in all, and frames in a collection of all."""
+    """Return ``cfg`` with the given total numbers of actors, environments and frames per collection."""
     return cfg.replace(env={"num_envs": envs}, train={"frames_per_batch": frames}, scale={"actors": actors})
 
 
@@ -217,7 +217,7 @@ def formula(cfg: Config, costs: Costs) -> float:
 
 
 def clock(cfg: Config, updates: Sequence[int]) -> list[float]:
-    """Return frames per second of training with so many updates after each collection; one fleet for all."""
+    """Return the frames per second of training for each number of updates per collection, with one fleet."""
     rates = []
     with ExitStack() as stack:
         collector, buffer, learner = parts(cfg)

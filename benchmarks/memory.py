@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.memory [TASK ...] [--jobs N]`` records ``results/memory/TASK/AGENT/seed-SEED`` for
 every agent and seed of the tasks, all of them if none is named. A task is a preset, or ``choices``: other
-values of single settings. Runs that are finished
-stay as they are, and one that was stopped goes on from its checkpoint.
+values of single settings. Runs that are finished stay as they are, and one that was stopped goes on from its
+checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tyro
 
 from recdqn import Config, load_checkpoint
 from recdqn.agent import Agent
+from recdqn.book.prices import WIPED
 from recdqn.book.recorded import RESULTS
 from recdqn.config import EnvConfig
 from recdqn.envs import make_vector_env
@@ -70,7 +71,6 @@ CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
     "discount-0.99-one-step": ("copy", {"loss": {"gamma": 0.99, "n_steps": 1}}),
     "slices-of-6": ("copy", {"replay": {"slice_len": 6, "slices": 107}}),
 }
-WIPED = "wiped.json"  # returns of a trained agent whose memory is wiped at every step
 
 
 def agent(task: str, name: str, seed: int = 0) -> Config:

@@ -38,8 +38,9 @@ class Corridor(gym.Env[np.ndarray, int]):
     Args:
         length: steps from the entrance to the junction.
         active: the agent walks by itself, with the actions ahead, left and right; an action that does not
-            fit costs a step. This T-maze also asks for exploration: few random walks arrive. Otherwise each
-            step goes ahead, and the two actions, left and right, count at the junction only.
+            fit costs a step. This T-maze also asks for exploration: nothing rewards the way to the
+            junction. Otherwise each step goes ahead, and the two actions, left and right, count at the
+            junction only.
         shown: show the sign at every step.
         render_mode: ``"rgb_array"`` draws the corridor from above.
     """

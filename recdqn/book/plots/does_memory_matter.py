@@ -25,7 +25,7 @@ from recdqn.book.plots.style import (
 )
 from recdqn.curves import Record, learning_curve
 
-# Tasks of the drawing: Gymnasium's id, the steps that are drawn, and the best action at each step.
+# Tasks of the drawing: Gymnasium's id, and the steps that are drawn.
 DRAWN = {
     "recdqn/Corridor10-v0": (0, 1, 10),
     "recdqn/Copy-v0": (0, 3, 4, 8),
