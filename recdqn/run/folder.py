@@ -71,7 +71,10 @@ def create_folder(out: str | Path, cfg: Config) -> None:
                 f"{folder} is not empty, it holds a run: choose another folder, "
                 f"or resume with 'recdqn resume {folder}'"
             )
-        if folder.exists() and any(path.suffix != ".tmp" for path in folder.iterdir()):
+        # a run that was killed between the manifest and the configuration leaves the manifest alone
+        if folder.exists() and any(
+            path.suffix != ".tmp" and path.name != MANIFEST for path in folder.iterdir()
+        ):
             raise UserError(f"{folder} is not empty: choose another folder, or remove it first")
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / MANIFEST, manifest() | run)

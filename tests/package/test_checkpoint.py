@@ -93,6 +93,14 @@ def test_a_used_folder_is_not_overwritten(run, tmp_path, tiny):
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
 
 
+def test_a_folder_of_a_run_that_was_killed_at_its_start_is_used(tmp_path, tiny):
+    """The manifest is written before the configuration, without which there is nothing to resume."""
+    create_folder(tmp_path / "run", tiny)
+    (tmp_path / "run" / CONFIG).unlink()
+    create_folder(tmp_path / "run", tiny)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {CONFIG, MANIFEST}
+
+
 def test_a_folder_that_cannot_be_created(tmp_path, tiny):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write a run into .*file"):
