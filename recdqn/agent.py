@@ -16,6 +16,7 @@ from recdqn.envs import declared_spaces, hide_velocities, small_grey
 from recdqn.errors import UserError
 from recdqn.policy.modules import recurrent_cell
 from recdqn.policy.plain import chain, state_count, step
+from recdqn.policy.previous import WithPrevious
 
 State = tuple[np.ndarray, ...]
 
@@ -29,7 +30,9 @@ class Agent:
     several observations at once (``env.stack``) it is the last ones, ``[stack, n]``, the newest at the end.
 
     The state belongs to an episode: begin each one with :meth:`initial_state`, and give each call the state
-    that the call before returned.
+    that the call before returned. An agent that sees its previous step (``env.previous``) also needs the
+    reward that its last action brought; the action itself is the last part of the state, one-hot. If you take
+    another action than that of :meth:`act`, change it there.
 
     Args:
         policy: from :func:`recdqn.policy.make_policy`, or a chain of modules of the same kinds.
@@ -50,6 +53,8 @@ class Agent:
         self.cfg = cfg
         self._modules = chain(policy)
         self._key = self._modules[0].in_keys[0]
+        first = getattr(self._modules[0], "module", None)
+        self._actions = first.actions if isinstance(first, WithPrevious) else 0
         self._device = next((p.device for p in policy.parameters()), torch.device("cpu"))
         self._loc, self._scale = (torch.tensor(x, device=self._device) for x in (cfg.loc, cfg.scale))
 
@@ -58,22 +63,25 @@ class Agent:
 
         Returns:
             Zeros: for each state of the recurrent layers ``[layers, hidden]``, or ``[batch, layers, hidden]``
-            for ``batch`` observations at once. A policy without a recurrent layer has none.
+            for ``batch`` observations at once. A policy without a recurrent layer has none. For an agent
+            that sees its previous step they end with ``[actions]`` or ``[batch, actions]``.
         """
         shape = () if batch is None else (batch,)
         cells = [cell for module in self._modules if (cell := recurrent_cell(module)) is not None]
-        return tuple(
-            np.zeros((*shape, cell.num_layers, cell.hidden_size), np.float32)
-            for cell in cells
-            for _ in range(state_count(cell))
-        )
+        parts: list[tuple[int, ...]] = [
+            (cell.num_layers, cell.hidden_size) for cell in cells for _ in range(state_count(cell))
+        ]
+        parts += [(self._actions,)] if self._actions else []
+        return tuple(np.zeros(shape + part, np.float32) for part in parts)
 
-    def act(self, observation: ArrayLike, state: State) -> tuple[Any, State]:
+    def act(self, observation: ArrayLike, state: State, reward: ArrayLike = 0.0) -> tuple[Any, State]:
         """Choose the action with the largest Q-value.
 
         Args:
             observation: one observation, or a batch ``[batch, ...]``.
             state: from :meth:`initial_state`, or what the call before returned.
+            reward: for the last action, as the environment's ``step`` returned it: a number, or ``[batch]``.
+                Only an agent that sees its previous step reads it, and not at the start of an episode.
 
         Returns:
             The action as the environment's ``step`` takes it, an integer, or an array ``[batch]``; and the
@@ -83,16 +91,19 @@ class Agent:
             UserError: if the observation or the state has another shape than the environment's or the
                 policy's.
         """
-        values, state = self.values(observation, state)
+        values, state = self.values(observation, state, reward)
         action = values.argmax(-1) + self._first_action
         return (int(action) if values.ndim == 1 else action), state
 
-    def values(self, observation: ArrayLike, state: State) -> tuple[np.ndarray, State]:
+    def values(
+        self, observation: ArrayLike, state: State, reward: ArrayLike = 0.0
+    ) -> tuple[np.ndarray, State]:
         """Compute the Q-values.
 
         Args:
             observation: as for :meth:`act`.
             state: as for :meth:`act`.
+            reward: as for :meth:`act`.
 
         Returns:
             The Q-values of the actions in their order, ``[actions]`` or ``[batch, actions]``; and the state
@@ -107,22 +118,34 @@ class Agent:
             seen, state = seen[None], tuple(part[None] for part in state)
         if self._key == "pixels" and seen.shape[1:] != (1, self.cfg.image_size, self.cfg.image_size):
             seen = np.stack([small_grey(picture, self.cfg.image_size) for picture in seen])
-        values, state = self.batch_values(seen, state)
+        values, state = self.batch_values(seen, state, reward)
         return (values[0], tuple(part[0] for part in state)) if batch is None else (values, state)
 
     @torch.no_grad()
-    def batch_values(self, seen: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+    def batch_values(
+        self, seen: np.ndarray, state: State, reward: ArrayLike = 0.0
+    ) -> tuple[np.ndarray, State]:
         """Compute the Q-values of a batch, without a check.
 
         Args:
             seen: observations of :func:`recdqn.envs.make_vector_env`: vectors ``[batch, n]``, or pictures
                 ``[batch, 1, size, size]``.
             state: of the batch.
+            reward: for the last actions, ``[batch]``.
         """
-        value = self._scaled(torch.from_numpy(seen).to(self._device))
+        inputs = [self._scaled(torch.from_numpy(seen).to(self._device))]
         before = [torch.from_numpy(part).to(self._device) for part in state]
-        outputs, after = step(self._modules, value, before)
-        return outputs[-1].cpu().numpy(), tuple(part.cpu().numpy() for part in after)
+        if self._actions:
+            action = before.pop()
+            paid = torch.as_tensor(np.asarray(reward, np.float32), device=self._device).reshape(-1, 1)
+            started = action.any(-1, keepdim=True)
+            inputs.append(torch.cat([action, paid * self.cfg.reward_scale * started], -1))
+        outputs, after = step(self._modules, inputs, before)
+        values = outputs[-1].cpu().numpy()
+        result = [part.cpu().numpy() for part in after]
+        if self._actions:
+            result.append(np.eye(self._actions, dtype=np.float32)[values.argmax(-1)])
+        return values, tuple(result)
 
     def _batch(self, shape: tuple[int, ...], state: State) -> int | None:
         """Check the shapes of an observation and a state, and return their batch size, ``None`` for one."""

@@ -56,6 +56,8 @@ class EnvConfig(Part):
             memory sees velocities as differences. The first one also fills the places before it.
         loc, scale: of vectors: the network sees ``scale * observation + loc``; one entry, or one for every
             entry of the observation.
+        previous: also show the policy its previous action, one-hot, and the scaled reward that it brought, as
+            [r2d2] do; zeros at the start of an episode.
         reward_scale: factor on the reward. 0.005 makes the discounted sum of CartPole's rewards at most 1.
         max_steps: environment steps after which an episode is truncated, where the environment has no time
             limit.
@@ -74,6 +76,7 @@ class EnvConfig(Part):
     stack: Annotated[Int, Field(ge=1, le=1_000)] = 1
     loc: Entries[Scale] = (0.0, 0.0)
     scale: Entries[Scale] = (2.0, 20.0)
+    previous: Bool = False
     reward_scale: Annotated[Float, Field(ge=1e-6, le=1_000_000)] = 0.005
     max_steps: Annotated[Int, Field(ge=1, le=1_000_000)] = 10_000
     workers: Bool = False

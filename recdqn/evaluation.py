@@ -132,9 +132,10 @@ def _greedy_steps(
     with contextlib.closing(make_vector_env(cfg)) as envs:
         envs.reset(seed=EVAL_SEED + seed)
         seen, _ = envs.reset()  # the second one, as TorchRL's set_seed resets once
-        state = agent.initial_state(cfg.num_envs)
+        state, reward = agent.initial_state(cfg.num_envs), np.zeros(cfg.num_envs)
         while True:
-            values, state = agent.batch_values(seen["pixels"] if isinstance(seen, dict) else seen, state)
+            pictures = seen["pixels"] if isinstance(seen, dict) else seen
+            values, state = agent.batch_values(pictures, state, reward)
             seen, reward, terminated, truncated, _ = envs.step(values.argmax(-1))
             done = terminated | truncated
             yield reward, done

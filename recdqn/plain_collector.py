@@ -83,8 +83,9 @@ class Walker:
         self.env, self._modules, self._exploration = env, modules, exploration
         self._states = recurrent_keys(modules)
         self._names = [module.out_keys[0] for module in modules]
-        self._seen = modules[0].in_keys[0]
-        self.keys = [self._seen, "step_count", "is_init", "done", "terminated", "truncated", *self._states]
+        cell = recurrent_cell(modules[0])
+        self._seen = modules[0].in_keys if cell is None else modules[0].in_keys[:1]
+        self.keys = [*self._seen, "step_count", "is_init", "done", "terminated", "truncated", *self._states]
 
     @staticmethod
     def of(env: EnvBase, policy: TensorDictModuleBase) -> Walker | None:
@@ -116,8 +117,8 @@ class Walker:
         batch = self.env.batch_size
         first = now["is_init"].reshape(-1, 1, 1)
         states = [torch.where(first, 0.0, now[key].reshape(-1, *now[key].shape[-2:])) for key in self._states]
-        seen = now[self._seen]
-        outputs, after = step(self._modules, seen if batch else seen[None], states)
+        seen = [now[key] if batch else now[key][None] for key in self._seen]
+        outputs, after = step(self._modules, seen, states)
         acted = {name: out.reshape(*batch, -1) for name, out in zip(self._names, outputs, strict=True)}
         values = acted[self._names[-1]]
         greedy = (values == values.amax(-1, keepdim=True)).long()

@@ -72,9 +72,13 @@ class GymnasiumEnv(EnvBase):
             size = space.shape[-1] if self._visible is None else len(self._visible)
             seen["observation"] = Unbounded((*batch, size * math.prod(space.shape[:-1])))
         self._key = next(iter(seen))
+        self._actions = int(actions.n)
+        self._start: dict[str, Tensor] = {}  # what the policy sees of its previous step when there is none
+        if cfg.previous:
+            seen["previous"] = Unbounded((*batch, self._actions + 1))
+            self._start["previous"] = torch.zeros(*batch, self._actions + 1)
         self.observation_spec = Composite(**seen, step_count=count, is_init=flag, shape=batch)
         self.state_spec = Composite(step_count=count, shape=batch)
-        self._actions = int(actions.n)
         self.action_spec = OneHot(self._actions, shape=(*batch, self._actions), dtype=torch.int64)
         self.reward_spec = Unbounded((*batch, 1))
         self.done_spec = Composite(done=flag, terminated=flag, truncated=flag, shape=batch)
@@ -121,6 +125,7 @@ class GymnasiumEnv(EnvBase):
         seen, _ = self.gym.reset(**kwargs)
         return {
             self._key: self._seen(seen),
+            **self._start,
             "step_count": torch.zeros_like(mask, dtype=torch.int64),
             "is_init": mask.clone(),
             "done": self._no.clone(),
@@ -138,11 +143,13 @@ class GymnasiumEnv(EnvBase):
         chosen = action.argmax(-1).cpu().numpy()[()]  # of a single environment a number
         seen, reward, terminated, truncated, _ = self.gym.step(chosen)
         over, late = self._column(terminated, torch.bool), self._column(truncated, torch.bool)
+        scaled = self._column(reward, torch.float32) * self._reward_scale
         return {
             self._key: self._seen(seen),
+            **{key: torch.cat([action.float(), scaled], -1) for key in self._start},
             "step_count": step_count + 1,
             "is_init": self._no.clone(),
-            "reward": self._column(reward, torch.float32) * self._reward_scale,
+            "reward": scaled,
             "terminated": over,
             "truncated": late,
             "done": over | late,

@@ -28,7 +28,8 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
     """Build CartPole, or another environment, with everything that recurrent DQN reads.
 
     The observation is ``"observation"`` ``[..., n]``, float32, for a vector (two entries of CartPole's four
-    when masked), and ``"pixels"`` ``[..., 1, size, size]``, uint8, for an image. ``"is_init"`` and
+    when masked), and ``"pixels"`` ``[..., 1, size, size]``, uint8, for an image. With ``previous`` there is
+    also ``"previous"``, the last action, one-hot, and its reward: ``[..., actions + 1]``. ``"is_init"`` and
     ``"step_count"`` are ``[..., 1]``. The batch size is ``[num_envs]``, or empty for one environment. An
     episode of CartPole ends when the pole falls or the cart leaves the track (``"terminated"``), or after 500
     steps (``"truncated"``). Every reward is multiplied by ``reward_scale``; CartPole's are 1.

@@ -11,6 +11,7 @@ from torchrl.modules import EGreedyModule, QValueModule
 
 from recdqn.errors import UserError
 from recdqn.policy.modules import modules_of, recurrent_cell
+from recdqn.policy.previous import WithPrevious
 
 
 def chain(policy: TensorDictModuleBase) -> list[Any]:
@@ -24,9 +25,10 @@ def chain(policy: TensorDictModuleBase) -> list[Any]:
     for module in modules_of(policy):
         if type(module) in (QValueModule, EGreedyModule):
             continue
-        known = recurrent_cell(module) is not None or (
-            type(module) is TensorDictModule and len(module.in_keys) == len(module.out_keys) == 1
-        )
+        known = recurrent_cell(module) is not None
+        if type(module) is TensorDictModule and len(module.out_keys) == 1:
+            inputs = 2 if isinstance(module.module, WithPrevious) else 1
+            known = len(module.in_keys) == inputs
         if not known or module.in_keys[0] not in (("observation", "pixels") if key is None else (key,)):
             raise UserError(
                 f"an agent cannot run {type(module).__name__}, from {module.in_keys} to {module.out_keys}: "
@@ -43,13 +45,13 @@ def state_count(cell: nn.LSTM | nn.GRU) -> int:
 
 
 def step(
-    modules: Iterable[Any], value: Tensor, states: Sequence[Tensor]
+    modules: Iterable[Any], seen: Sequence[Tensor], states: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Make one step of a batch.
 
     Args:
         modules: from :func:`chain`.
-        value: observations ``[batch, ...]``.
+        seen: what the first module reads, ``[batch, ...]`` each.
         states: of all recurrent layers, ``[batch, layers, hidden]`` each.
 
     Returns:
@@ -57,14 +59,18 @@ def step(
     """
     outputs: list[Tensor] = []
     after: list[Tensor] = []
+    inputs = list(seen)
     for module in modules:
         if (cell := recurrent_cell(module)) is None:
-            value = module.module(value)
+            value = module.module(*inputs)
         else:
             start = len(after)
             before = [s.transpose(0, 1).contiguous() for s in states[start : start + state_count(cell)]]
-            value, new = cell(value.unsqueeze(1), before[0] if isinstance(cell, nn.GRU) else tuple(before))
+            value, new = cell(
+                inputs[0].unsqueeze(1), before[0] if isinstance(cell, nn.GRU) else tuple(before)
+            )
             value = value.squeeze(1)
             after += [s.transpose(0, 1) for s in ((new,) if isinstance(cell, nn.GRU) else new)]
         outputs.append(value)
+        inputs = [value]
     return outputs, after

@@ -11,6 +11,7 @@ from torchrl.modules import MLP, EGreedyModule, GRUModule, LSTMModule, QValueMod
 from recdqn.config import PolicyConfig
 from recdqn.policy.dueling import Dueling
 from recdqn.policy.encoders import PixelEncoder
+from recdqn.policy.previous import WithPrevious
 from recdqn.policy.span import remember
 
 
@@ -20,7 +21,8 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     The modules are, in order:
 
     - features to ``"embed"`` (``[..., features]``): :class:`PixelEncoder` for ``"pixels"``, one layer
-      for ``"observation"``;
+      for ``"observation"``; with ``"previous"`` appended if the environment shows it
+      (:class:`recdqn.policy.previous.WithPrevious`);
     - ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``), with a state of
       ``[..., 1, hidden_size]``; with ``cell="none"`` there is none, and the next module reads ``"embed"``;
     - ``MLP``, or :class:`recdqn.policy.dueling.Dueling`, to ``"action_value"`` (``[..., actions]``), with
@@ -47,15 +49,18 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
         >>> add_primers(env, policy).rollout(3, policy)["action_value"].shape
         torch.Size([32, 3, 2])
     """
-    spec = env.action_spec_unbatched
-    if "pixels" in env.observation_spec.keys():
-        network = PixelEncoder(cfg)
-        features = TensorDictModule(network, in_keys=["pixels"], out_keys=["embed"])
+    spec, shown = env.action_spec_unbatched, env.observation_spec.keys()
+    network: nn.Module
+    if "pixels" in shown:
+        network, keys = PixelEncoder(cfg), ["pixels"]
     else:
-        network = MLP(
-            out_features=cfg.features, num_cells=[], activation_class=nn.Tanh, activate_last_layer=True
+        network, keys = (
+            MLP(out_features=cfg.features, num_cells=[], activation_class=nn.Tanh, activate_last_layer=True),
+            ["observation"],
         )
-        features = TensorDictModule(network, in_keys=["observation"], out_keys=["embed"])
+    if "previous" in shown:
+        network, keys = WithPrevious(network, spec.shape[-1]), [*keys, "previous"]
+    features = TensorDictModule(network, in_keys=keys, out_keys=["embed"])
     with torch.no_grad():
         width = features(env.fake_tensordict())["embed"].shape[-1]
 
