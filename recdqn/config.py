@@ -241,8 +241,8 @@ class ScaleConfig(Part):
         address: ``"local"`` starts Ray on this machine; ``"auto"`` takes the cluster that it belongs to, and
             ``"host:port"`` names one. Actors run where processors are free, the learner where it is started.
         ladder: give each environment its own share of random actions, which stays the same, from 0.4 down to
-            0.0007 (:cite:t:`horgan2018distributed`). They replace the schedule of ``policy.eps_start``;
-            the metrics show their mean.
+            0.0007 (:cite:t:`horgan2018distributed`), with actors and without. They replace the schedule of
+            ``policy.eps_start``; the metrics show their mean.
         pipeline: collections that the actors are ahead of the learner. The weights that collect are this many
             collections old; with more than 1, a slow collection of one actor does not hold up the others.
         start_seconds: time limit for actors to start, in seconds; a cluster may first have to add a machine.

@@ -17,7 +17,7 @@ from torchrl.objectives import DQNLoss, SoftUpdate
 from recdqn.config import Config, LossConfig
 from recdqn.errors import NotFinite
 from recdqn.loss import make_loss
-from recdqn.policy import make_policy
+from recdqn.policy import ladder, make_policy
 from recdqn.weights import one_vector
 
 
@@ -62,6 +62,9 @@ class Learner:
         self._average = one_vector(list(self.average.module.parameters()))
         # Such as epsilon; looking them up takes longer than copying them.
         self._buffers = list(zip(self.average.module.buffers(), self.policy.buffers(), strict=True))
+        if cfg.scale.ladder and not cfg.scale.actors:  # after the average, which does not explore
+            shares = ladder(cfg.env.num_envs).to(cfg.device)
+            self.policy[-1].eps = shares if len(shares) > 1 else shares[0]
         for parameter in online:
             parameter.grad = torch.zeros_like(parameter)
         self._gradient = one_vector([cast(Tensor, parameter.grad) for parameter in online])

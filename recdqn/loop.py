@@ -15,6 +15,7 @@ from torchrl.modules import EGreedyModule
 from recdqn.config import TrainConfig
 from recdqn.evaluation import Evaluation
 from recdqn.learner import Learner
+from recdqn.policy import ladder
 
 Event = Literal["collection", "update", "evaluation"]
 
@@ -61,7 +62,8 @@ def loop(
 
         next(collections)
         progress.frames += cfg.frames_per_batch
-        lower_epsilon(exploration, cfg.frames_per_batch)
+        if not learner.cfg.scale.ladder:
+            lower_epsilon(exploration, cfg.frames_per_batch)
         if progress.frames >= cfg.warmup_frames:
             learner.anneal(progress.frames)
             progress.updates_due = cfg.updates
@@ -72,8 +74,6 @@ def _random_share(learner: Learner) -> float:
     """Return the share of random actions now, over all environments."""
     if not learner.cfg.scale.ladder:
         return learner.policy[-1].eps.item()
-    from recdqn.scale import ladder  # imports Ray
-
     return ladder(learner.cfg.env.num_envs).mean().item()
 
 

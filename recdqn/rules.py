@@ -108,11 +108,6 @@ RULES = (
         "False, or at least two of env.num_envs={1} for each of scale.actors={2}",
     ),
     Rule(
-        ("scale.ladder", "scale.actors"),
-        lambda ladder, actors: not ladder or actors > 0,
-        "False, or scale.actors of at least 1",
-    ),
-    Rule(
         ("train.total_frames", "train.frames_per_batch", "train.warmup_frames"),
         lambda total, batch, warmup: max(total // batch, 1) * batch >= warmup,
         "enough for train.warmup_frames={2} in whole collections of train.frames_per_batch={1}, "

@@ -13,19 +13,8 @@ from recdqn.collect import CollectorState, make_collector
 from recdqn.config import Config
 from recdqn.envs import add_primers, make_env
 from recdqn.envs.replayable import seed_globals
-from recdqn.policy import make_policy
+from recdqn.policy import ladder, make_policy
 from recdqn.replay import TRAJECTORY, UNUSED
-
-
-def ladder(envs: int, eps: float = 0.4, alpha: float = 7.0) -> Tensor:
-    """Return each environment's share of random actions, ``[envs]`` (:cite:t:`horgan2018distributed`).
-
-    Example:
-        >>> [round(share, 4) for share in ladder(3).tolist()]
-        [0.4, 0.0162, 0.0007]
-    """
-    return eps ** (1 + alpha * torch.arange(envs) / max(envs - 1, 1))
-
 
 Result = tuple[dict[str, np.ndarray], dict[str, Any], str | None]
 

@@ -59,7 +59,7 @@ MISFITS = {
 
 # What would need more than this machine, or a process for each environment.
 FIXED = {"device": "cpu", "env.id": "CartPole-v1", "env.workers": False}
-FIXED |= {"scale.actors": 0, "scale.ladder": False}  # tests/package/test_scale.py has actors
+FIXED |= {"scale.actors": 0}  # tests/package/test_scale.py has actors
 
 
 def capped(name, schema):

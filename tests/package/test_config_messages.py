@@ -106,10 +106,6 @@ CHOOSE = "there is no such setting; choose one of"
             "for each of scale.actors=32",
         ),
         (
-            lambda: Config(scale={"ladder": True}).check_training(),
-            "scale.ladder=True: expected False, or scale.actors of at least 1",
-        ),
-        (
             lambda: Config(env={"num_envs": 7}).check_training(),
             "train.frames_per_batch=64: expected a multiple of env.num_envs=7",
         ),

@@ -9,7 +9,17 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchrl.objectives import SoftUpdate
 
-from recdqn import Learner, add_primers, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn import (
+    Learner,
+    add_primers,
+    load_checkpoint,
+    make_collector,
+    make_env,
+    make_policy,
+    make_replay_buffer,
+    resume,
+    train,
+)
 from recdqn.errors import NotFinite
 from recdqn.loss import make_loss
 
@@ -160,3 +170,29 @@ def test_the_learning_rate_falls_linearly(learner_and_batch):
         rates.append(learner.optimiser.param_groups[0]["lr"])
     first, last = cfg.learning_rate, cfg.final_learning_rate
     assert rates == pytest.approx([first, 0.75 * first + 0.25 * last, last, last])
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_each_environment_explores_by_its_step_of_the_ladder(tiny, num_envs):
+    """A random action is one of two, so half of them differ from the greedy one; the average is as ever."""
+    cfg = tiny.replace(
+        env={"num_envs": num_envs}, scale={"ladder": True}, train={"frames_per_batch": 2_000 * num_envs}
+    )
+    env = make_env(cfg.env)
+    learner = Learner(cfg, env)
+    add_primers(env, learner.policy)
+    steps = next(iter(make_collector(cfg, env, learner.policy, None)))
+    other = (steps["action_value"].argmax(-1) != steps["action"].argmax(-1)).float()
+    expected = [0.4 ** (1 + 7 * i / max(num_envs - 1, 1)) for i in range(num_envs)]
+    assert (2 * other.reshape(num_envs, -1).mean(-1)).tolist() == pytest.approx(expected, abs=0.05)
+    assert learner.average.module[-1].eps.shape == ()
+
+
+def test_a_run_with_a_ladder_resumes_exactly(tiny, tmp_path):
+    cfg = tiny.replace(scale={"ladder": True}, train={"learning_rate": 1e-3, "final_learning_rate": 1e-3})
+    whole = train(cfg, progress=False)
+    train(cfg.replace(train={"total_frames": 384}), out=tmp_path / "run", progress=False)
+    again = resume(tmp_path / "run", frames=512, progress=False)
+    for ours, resumed in zip(whole.policy.parameters(), again.policy.parameters(), strict=True):
+        assert torch.equal(ours, resumed)
+    load_checkpoint(tmp_path / "run")

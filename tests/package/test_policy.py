@@ -14,7 +14,7 @@ from torchrl.modules.models import DuelingMlpDQNet
 from recdqn import Config, add_primers, make_env, make_policy
 from recdqn.config import PolicyConfig
 from recdqn.errors import UserError
-from recdqn.policy import PixelEncoder, has_bfloat16
+from recdqn.policy import PixelEncoder, has_bfloat16, ladder
 from recdqn.policy.encoders import inverted_patches
 
 STATES = {"lstm": ["recurrent_state_h", "recurrent_state_c"], "gru": ["recurrent_state"]}
@@ -410,3 +410,9 @@ def test_a_missing_state_counts_as_zeros(make):
     bare = TensorDict({k: start[k] for k in ("observation", "is_init")}, batch_size=start.shape)
     with torch.no_grad():
         assert torch.equal(policy(bare)["action_value"], policy(start)["action_value"])
+
+
+def test_the_ladder_is_that_of_ape_x():
+    """Horgan et al. 2018: actor i of N has 0.4 to the power of 1 + 7 i / (N - 1)."""
+    torch.testing.assert_close(ladder(8), torch.tensor([0.4 ** (1 + i) for i in range(8)]))
+    assert ladder(1).tolist() == [pytest.approx(0.4)]

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from recdqn import Config, make_env, make_policy, make_replay_buffer, train
 from recdqn.errors import NotFinite, UserError
-from recdqn.scale import Actor, Cluster, Fleet, fleet, ladder, sources
+from recdqn.scale import Actor, Cluster, Fleet, fleet, sources
 from recdqn.sweep import combinations, sweep
 
 ray = pytest.importorskip("ray", reason="pip install 'recdqn[scale]'")
@@ -137,12 +137,6 @@ def test_a_cluster_that_cannot_be_reached(cfg, address, tmp_path, monkeypatch):
         rf"scale.address='{re.escape(address)}' cannot be used \(.*\): expected .*", str(error.value)
     )
     assert not (tmp_path / "run").exists()
-
-
-def test_the_ladder_is_that_of_ape_x():
-    """Horgan et al. 2018: actor i of N has 0.4 to the power of 1 + 7 i / (N - 1)."""
-    assert_close(ladder(8), torch.tensor([0.4 ** (1 + i) for i in range(8)]))
-    assert ladder(1).tolist() == [pytest.approx(0.4)]
 
 
 def test_each_environment_explores_by_its_step_of_the_ladder(cfg):
