@@ -43,6 +43,7 @@ def train(
     /,
     *,
     config: Annotated[Path | None, argument("FILE", Path), OPTIONAL] = None,
+    frames: Annotated[int | None, argument("N", whole_number), OPTIONAL] = None,
     out: Annotated[Path | None, argument("DIR", Path), OPTIONAL] = None,
     logger: Annotated[Logger, OPTIONAL] = None,
     settings: Settings,
@@ -52,6 +53,7 @@ def train(
     Args:
         preset: masked-cartpole or pixel-cartpole.
         config: in place of a preset, a saved configuration: the config.json of a run folder.
+        frames: environment steps in total; short for --train.total_frames, and as for recdqn resume.
         out: the folder to save into; runs/NAME-SEED if not given.
         logger: also write the metrics with one of TorchRL's loggers, csv, tensorboard or wandb, into
             the same folder.
@@ -64,6 +66,8 @@ def train(
     else:
         raise UserError(f"expected a preset, one of {', '.join(PRESETS)}, or --config FILE")
     cfg = cfg.replace(**settings)
+    if frames is not None:
+        cfg = cfg.replace(train={"total_frames": frames})
     out = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{cfg.name}-{cfg.seed}")
     _report(recdqn.train(cfg, out=out, logger=logger), out)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from recdqn.errors import ConfigError, show, suggest
+from recdqn.errors import UserError as UserError  # settings raise it, so it can be imported from here too
 from recdqn.fields import (
     Bool,
     Count,

@@ -1,7 +1,12 @@
+import hypothesis
 import pytest
 import torch
 
 from recdqn import Config
+
+# A machine that does other work is slow, and no test fails because of that.
+hypothesis.settings.register_profile("recdqn", deadline=None)
+hypothesis.settings.load_profile("recdqn")
 
 
 @pytest.fixture(autouse=True)

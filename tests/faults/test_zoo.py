@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recdqn import Config, evaluate, make_env, make_policy, train
@@ -116,6 +116,7 @@ class Frame(gym.Env):
         return self.frame, {}
 
 
+@settings(deadline=None)
 @given(
     st.tuples(st.integers(1, 200), st.integers(1, 200)),
     st.lists(st.integers(0, 255), max_size=3).filter(lambda colour: len(colour) != 2),

@@ -52,6 +52,13 @@ def test_train_in_a_process_of_its_own(tmp_path):
     assert run.cfg.seed == 3 and run.metrics[-1]["frames"] == 1_088  # 17 whole collections
 
 
+def test_frames_is_short_for_the_setting(monkeypatch, capsys, tmp_path):
+    command = ["train", "masked-cartpole", *SHORT, "--frames", "320", "--out", tmp_path / "run"]
+    status, _, err = run_main(monkeypatch, capsys, *command)
+    assert status == 0, err
+    assert load_config(tmp_path / "run").train.total_frames == 320
+
+
 def test_the_readers_own_environment_is_found_from_its_folder(tmp_path):
     """The script named recdqn lies elsewhere, so Python does not look here by itself."""
     code = "import gymnasium\ndef cart():\n    return gymnasium.make('CartPole-v1')\n"

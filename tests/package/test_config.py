@@ -46,6 +46,7 @@ NUMBERS = [
 ]
 
 
+@settings(deadline=None)
 @given(configurations())
 def test_a_configuration_survives_json(cfg):
     assert Config.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg
@@ -65,7 +66,7 @@ def test_every_setting_has_a_range_or_choices():
         assert item is schema or schema.keys() >= {"minItems", "maxItems"}, name
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.sampled_from(NUMBERS), st.data())
 def test_numbers_are_accepted_in_their_range_only(name, data):
     part, _, field = name.rpartition(".")
@@ -116,6 +117,7 @@ def test_a_file_without_some_settings_has_their_defaults():
     assert Config.from_dict({}) == Config()
 
 
+@settings(deadline=None)
 @given(st.integers(9, 30), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3))
 def test_a_picture_is_large_enough_where_its_convolutions_work(places, layers):
     """Against PyTorch, which refuses a picture smaller than a kernel."""
@@ -173,6 +175,7 @@ def test_replace_changes_one_field_of_one_part():
     assert other.replace(train={"updates": cfg.train.updates}, seed=0) == cfg
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 100))
 def test_collections_fit_into_the_frames(total, batch):
     cfg = TrainConfig(total_frames=total, frames_per_batch=batch)
