@@ -34,6 +34,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "masked-update": masked.update_row,
     "priority": masked.priority_row,
     "evaluation": masked.evaluation_row,
+    "act": masked.act_row,
     "buffer-size": buffer.size_row,
     "memory": buffer.memory_row,
     "stop": stop.stop_row,

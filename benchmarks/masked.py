@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Iterator
 from functools import partial
 from unittest import mock
 
+import numpy as np
 import torch
 from torchrl.data import TensorDictReplayBuffer
 
@@ -25,10 +27,11 @@ from recdqn import (
     make_policy,
     make_replay_buffer,
 )
+from recdqn.agent import Agent
 from recdqn.book.measure import median_seconds
 from recdqn.book.recorded import RESULTS
 from recdqn.errors import UserError
-from recdqn.evaluation import Evaluation
+from recdqn.evaluation import Evaluation, greedy
 from recdqn.run.folder import Run
 
 PRESET = "masked-cartpole"
@@ -218,6 +221,35 @@ def evaluation_row(episodes: int = 20, repeats: int = 5) -> Row:
         ratio=ms["ours"] / ms["torchrl"],
         must="at most 0.6 ms",
         met=ms["ours"] <= 0.6,
+    )
+
+
+def act_row(steps: int = 1_000, repeats: int = 7) -> Row:
+    """Time a call of the masked agent with one observation, and TorchRL's policy on one TensorDict."""
+    run = load_checkpoint(RESULTS / PRESET / "seed-0")
+    cfg = dataclasses.replace(run.cfg.env, num_envs=1)
+    agent, seen = Agent(run.policy, cfg), np.array([0.1, 0.2, -0.05, 0.3], np.float32)
+    start = agent.initial_state()
+    td = add_primers(make_env(cfg), run.policy).reset()
+    policy = greedy(run.policy)
+
+    def by_policy() -> None:
+        with torch.no_grad():
+            for _ in range(steps):
+                policy(td.clone(False))
+
+    calls = {"ours": lambda: [agent.act(seen, start) for _ in range(steps)], "torchrl": by_policy}
+    seconds = median_seconds(calls, repeats, clock=time.process_time)
+    us = {name: 1e6 * total / steps for name, total in seconds.items()}
+    return Row(
+        what="a call of the masked agent, one observation",
+        ours=us["ours"],
+        other=us["torchrl"],
+        against="TorchRL's policy on a TensorDict",
+        unit="us",
+        ratio=us["ours"] / us["torchrl"],
+        must="at most 60 us",
+        met=us["ours"] <= 60,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.envs import ExplorationType, set_exploration_type
-from torchrl.modules import LSTMModule, QValueModule
+from torchrl.modules import GRUModule, LSTMModule, QValueModule
 
 from recdqn import Config, add_primers, evaluate, load_agent, make_env, make_policy, save_checkpoint
 from recdqn.agent import Agent
@@ -84,6 +84,60 @@ def test_one_observation_is_a_batch_of_one():
         assert type(action) is int and action == actions[2]
         for one, all_of_them in zip(alone, together, strict=True):
             np.testing.assert_allclose(one, all_of_them[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+@pytest.mark.parametrize("layers, bias", [(1, False), (3, True)])
+def test_one_observation_through_other_recurrent_layers(kind, layers, bias):
+    """Layers on top of each other and layers without biases, against PyTorch's own recurrent layer."""
+    torch.manual_seed(0)
+    cfg = Config.preset("masked-cartpole")
+    cell = kind(2, 5, num_layers=layers, bias=bias, batch_first=True)
+    name, module = ("lstm", LSTMModule) if kind is torch.nn.LSTM else ("gru", GRUModule)
+    head = torch.nn.Linear(5, 2)
+    policy = TensorDictSequential(
+        module(**{name: cell}, in_key="observation", out_key="memory"),
+        TensorDictModule(head, in_keys=["memory"], out_keys=["action_value"]),
+        QValueModule(spec=make_env(cfg.env).action_spec_unbatched),
+    )
+    agent = Agent(policy, cfg.env)
+    seen = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    with torch.no_grad():
+        expected = head(cell(torch.from_numpy(seen[None, :, [0, 2]]) * torch.tensor([2.0, 20.0]))[0][0])
+    state = agent.initial_state()
+    assert [part.shape for part in state] == [(layers, 5)] * (2 if kind is torch.nn.LSTM else 1)
+    for k, one in enumerate(seen):
+        values, state = agent.values(one, state)
+        np.testing.assert_allclose(values, expected[k].numpy(), atol=1e-6)
+
+
+def test_epsilon_is_the_share_of_random_actions():
+    whole = {"id": "Acrobot-v1", "observation": "whole", "loc": (0.0,), "scale": (1.0,)}
+    cfg = Config.preset("masked-cartpole").replace(env=whole)
+    agent = Agent(stirred(cfg), cfg.env)
+    seen, state = np.zeros((3000, 6), np.float32), agent.initial_state(3000)
+    best = agent.act(seen, state)[0]
+    agent.rng = np.random.default_rng(0)
+    mixed, after = agent.act(seen, state, epsilon=0.3)
+    assert len(set(best)) == 1 and set(mixed) == {0, 1, 2}
+    assert np.mean(mixed != best) == pytest.approx(0.3 * 2 / 3, abs=0.03)  # a random action may be the best
+    np.testing.assert_array_equal(
+        after[0], agent.act(seen, state)[1][0]
+    )  # the state is that of acting greedily
+
+    agent.rng = np.random.default_rng(0)
+    alone = [agent.act(seen[0], agent.initial_state(), epsilon=1.0)[0] for _ in range(300)]
+    assert {type(action) for action in alone} == {int}
+    assert np.bincount(alone, minlength=3) / 300 == pytest.approx(1 / 3, abs=0.09)
+
+
+def test_random_actions_begin_where_the_environment_counts_from():
+    cfg = Config.preset("pixel-cartpole").replace(
+        env={"id": Picture, "observation": "whole", "num_envs": 1, "image_size": 36}
+    )
+    agent, picture = Agent(stirred(cfg), cfg.env), Picture().reset(seed=0)[0]
+    drawn = {agent.act(picture, agent.initial_state(), epsilon=1.0)[0] for _ in range(40)}
+    assert drawn == {3, 4}
 
 
 def test_a_drawn_picture_is_the_observation():

@@ -236,3 +236,12 @@ def test_the_doctor_finds_nothing():
     learner = Learner(cfg, env)
     add_primers(env, learner.policy)
     assert not diagnose(env=env, policy=learner.policy, loss=learner.loss).findings
+
+
+def test_a_random_action_is_the_previous_one_of_the_next_step():
+    cfg = Config.preset("masked-cartpole").replace(env={"previous": True})
+    torch.manual_seed(0)
+    agent = Agent(make_policy(cfg.policy, make_env(cfg.env)), cfg.env)
+    seen = np.zeros((50, 4), np.float32)
+    actions, state = agent.act(seen, agent.initial_state(50), epsilon=1.0)
+    assert set(actions) == {0, 1} and state[-1].argmax(-1).tolist() == actions.tolist()
