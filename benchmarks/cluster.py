@@ -205,7 +205,8 @@ def sleeping(costs: Costs, seconds: float) -> Costs:
 def slow_config(actors: int, ms: int, updates: int) -> Config:
     """Return the chapter's slow simulator: 16 environments, 4 steps of each in a collection."""
     cfg = sized(Config.preset("masked-cartpole"), actors, 16, 64)
-    return cfg.replace(env={"id": f"benchmarks.cluster:ms{ms}"}, train={"updates": updates})
+    env = replace(cfg.env, id=f"benchmarks.cluster:ms{ms}")  # it is seen and solved like CartPole
+    return cfg.replace(env=env, policy=cfg.policy, train=replace(cfg.train, updates=updates))
 
 
 def formula(cfg: Config, costs: Costs) -> float:

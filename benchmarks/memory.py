@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -76,10 +77,13 @@ CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
 def agent(task: str, name: str, seed: int = 0) -> Config:
     """Return the configuration of an agent in a task."""
     cfg = Config.preset(task, seed=seed).replace(**AGENTS[name])
-    return cfg.replace(env=shown(cfg.env)) if name.startswith("shown") else cfg
+    if not name.startswith("shown"):
+        return cfg
+    # whole parts, because a twin is scaled and solved like its task
+    return cfg.replace(env=replace(cfg.env, **shown(cfg.env)), policy=cfg.policy, train=cfg.train)
 
 
-def shown(env: EnvConfig) -> dict[str, object]:
+def shown(env: EnvConfig) -> dict[str, Any]:
     """Return what changes a task into its twin that hides nothing."""
     if env.observation == "masked":
         return {"id": "CartPole-v1", "observation": "whole", "loc": (0.0,), "scale": (2.0, 1.0, 20.0, 1.0)}

@@ -7,6 +7,7 @@ is recorded in ``results/masked-cartpole`` and ``results/pixel-cartpole`` with i
 
 import math
 import sys
+from dataclasses import replace
 
 import gymnasium as gym
 from gymnasium.spaces import Box
@@ -33,7 +34,9 @@ def agent(name: str, seed: int) -> Config:
     if sees == "four":
         scale = FRAMES * cfg.env.scale
         env = {"id": "benchmarks.memoryless:stacked", "observation": "whole"}
-        cfg = cfg.replace(env=env | {"loc": (0.0,) * len(scale), "scale": scale})
+        env |= {"loc": (0.0,) * len(scale), "scale": scale}
+        # whole parts, because rewards and the threshold are still CartPole's
+        cfg = cfg.replace(env=replace(cfg.env, **env), policy=cfg.policy, train=cfg.train)
     return cfg
 
 

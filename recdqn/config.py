@@ -29,9 +29,10 @@ from recdqn.fields import (
     Text,
     Units,
     dotted,
+    name_of,
     settings,
 )
-from recdqn.presets import PRESETS
+from recdqn.presets import NEUTRAL, PRESETS, neutral
 from recdqn.rules import misfits
 
 ENV_ID = "CartPole-v1"
@@ -41,6 +42,9 @@ MAX_RETURN = 500  # environment steps: the time limit of CartPole-v1, and its hi
 @settings
 class EnvConfig(Part):
     """An environment and how it is seen.
+
+    The defaults fit CartPole. With another ``id`` the agent sees the whole observation, and observations and
+    rewards are not scaled.
 
     Attributes:
         id: a Gymnasium id, like ``"CartPole-v1"`` or ``"module:Env-v0"``; or ``"module:function"``, the name
@@ -83,6 +87,11 @@ class EnvConfig(Part):
     workers: Bool = False
     step_seconds: Annotated[Float, Field(ge=0.01, le=1_000_000)] = 60.0
     replay_seconds: Annotated[Float, Field(ge=0, le=1_000_000)] = 60.0
+
+    @classmethod
+    def complete(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Add neutral values if the environment is not the default one."""
+        return values if _id(values, ENV_ID) == ENV_ID else neutral("env", values)
 
 
 @settings
@@ -260,7 +269,9 @@ class ScaleConfig(Part):
 class Config(Part):
     """All settings of a run.
 
-    Numbers and arrays of NumPy are converted, lists become tuples, and a dictionary becomes a part.
+    Numbers and arrays of NumPy are converted, lists become tuples, and a dictionary becomes a part. The
+    defaults fit CartPole: with another environment ``policy.initial_value`` is 0, and ``train.solved_return``
+    is out of reach.
 
     Attributes:
         name: the preset it was made from.
@@ -289,6 +300,13 @@ class Config(Part):
     train: TrainConfig = field(default_factory=TrainConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
 
+    @classmethod
+    def complete(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Add neutral values if the environment is not the default one."""
+        if _id(values.get("env"), ENV_ID) == ENV_ID:
+            return values
+        return values | {part: neutral(part, values.get(part, {})) for part in NEUTRAL}
+
     def check_training(self) -> None:
         """Check what only training needs: without it, an environment and a policy can still be made.
 
@@ -312,10 +330,20 @@ class Config(Part):
     def replace(self, /, **values: Any) -> Config:
         """Return a copy with other values; a dictionary changes settings of a part.
 
+        With another ``env.id``, settings that belong to an environment are not copied. They get neutral
+        values: the agent sees the whole observation (or pictures, if it did before), nothing is scaled,
+        ``policy.initial_value`` is 0, and ``train.solved_return`` is out of reach.
+
         Example:
             >>> Config.preset("masked-cartpole").replace(seed=1, train={"updates": 4}).train.updates
             4
         """
+        if _id(values.get("env"), self.env.id) != self.env.id:
+            env = values["env"]
+            if isinstance(env, dict) and self.env.observation == "pixels":
+                env = {"observation": "pixels"} | env
+            values |= {part: neutral(part, values.get(part, {})) for part in ("policy", "train")}
+            values["env"] = neutral("env", env)
         for name, value in values.items():
             part = getattr(self, name, None)
             if isinstance(value, dict) and isinstance(part, Part):
@@ -332,3 +360,12 @@ class Config(Part):
         if not isinstance(values, dict):
             raise ConfigError(f"{show(values)} is no configuration: expected a dictionary")
         return Config(**values)
+
+
+def _id(env: Any, default: str) -> Any:
+    """Return the id of an environment's settings, complete or not."""
+    name = env.get("id", default) if isinstance(env, dict) else getattr(env, "id", default)
+    try:
+        return name_of(name)
+    except ValueError:  # it is refused later
+        return name

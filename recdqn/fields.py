@@ -32,7 +32,7 @@ def _tuple(value: Any) -> Any:
     return tuple(map(_python, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _name(value: Any) -> Any:
+def name_of(value: Any) -> Any:
     """Convert a function to ``"module:function"``, which can be saved, and imported by another process."""
     if not callable(value):
         return value
@@ -50,7 +50,7 @@ Bool = Annotated[bool, Strict()]
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=100, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")]
-Name = Annotated[Text, BeforeValidator(_name)]
+Name = Annotated[Text, BeforeValidator(name_of)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Scale = Annotated[Float, Field(ge=-1_000_000, le=1_000_000)]
 Count = Annotated[Int, Field(ge=1, le=10_000)]
@@ -68,6 +68,11 @@ class Part:
     def _convert(cls, value: Any) -> Any:
         return _python(value)
 
+    @classmethod
+    def complete(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Add settings whose defaults depend on those given."""
+        return values
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def settings(cls: type[T]) -> type[T]:
@@ -79,6 +84,7 @@ def settings(cls: type[T]) -> type[T]:
     @functools.wraps(validate)
     def __init__(self: T, /, **values: Any) -> None:
         wrong = {}
+        values = part.complete(values)
         try:
             validate(self, **values)
         except ValidationError as error:

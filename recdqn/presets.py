@@ -2,11 +2,40 @@
 
 from typing import Any
 
+from recdqn.errors import ConfigError, show
+
 Settings = dict[str, Any]
 
 WHOLE = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0}
+NEVER = 1_000_000_000.0  # a mean return that no task reaches
+#: The settings that belong to one environment, with values that are safe for any other.
+NEUTRAL: dict[str, Settings] = {
+    "env": WHOLE,
+    "policy": {"initial_value": 0.0},
+    "train": {"solved_return": NEVER},
+}
 SMALL = {"hidden_size": 32, "features": 32, "head": 32, "initial_value": 0.0}
 FAST = {"updates": 4, "learning_rate": 1e-3, "final_learning_rate": 2.5e-4}
+
+
+def neutral(part: str, given: Any) -> Any:
+    """Add to the settings of a part what belongs to one environment, with safe values for another one.
+
+    Args:
+        part: its name.
+        given: the settings that are chosen; a complete part is returned as it is.
+
+    Raises:
+        ConfigError: if entries are to be masked, and it is not said which.
+    """
+    if not isinstance(given, dict):
+        return given
+    if part == "env" and given.get("observation") == "masked" and "visible" not in given:
+        raise ConfigError(
+            f"env.observation='masked' for env.id={show(given.get('id'))}: expected env.visible as well, the "
+            "entries that the agent sees"
+        )
+    return NEUTRAL[part] | given
 
 
 def _corridor(length: int, gamma: float, frames: int) -> Settings:
@@ -57,10 +86,17 @@ PRESETS: dict[str, Settings] = {
         },
     },
     "flickering-cartpole": {
-        "env": {"id": "recdqn/FlickeringCartPole-v0"},
-        "policy": {"cell": "gru", "memory_span": 20},
+        "env": {
+            "id": "recdqn/FlickeringCartPole-v0",
+            "observation": "masked",
+            "visible": (0, 2),
+            "loc": (0.0, 0.0),
+            "scale": (2.0, 20.0),
+            "reward_scale": 0.005,
+        },
+        "policy": {"cell": "gru", "memory_span": 20, "initial_value": 1.0},
         "replay": {"capacity": 50_000},
-        "train": {"total_frames": 200_000},
+        "train": {"total_frames": 200_000, "solved_return": 475.0},
     },
     "corridor-10": _corridor(10, 0.99, 30_000),
     "corridor-30": _corridor(30, 0.99, 60_000),

@@ -54,10 +54,11 @@ def combinations(base: Config, choices: Mapping[str, tuple[Any, ...]]) -> dict[s
     found = {}
     for values in itertools.product(*choices.values()):
         settings = dict(zip(choices, values, strict=True))
-        cfg = base
+        changes: dict[str, Any] = {}
         for name, value in settings.items():
             part, _, field = name.rpartition(".")
-            cfg = cfg.replace(**({part: {field: value}} if part else {field: value}))
+            (changes.setdefault(part, {}) if part else changes)[field] = value
+        cfg = base.replace(**changes)
         cfg.check_training()
         varied = [f"{name}={settings[name]}" for name in choices if name != "seed" and len(choices[name]) > 1]
         found[f"{','.join(varied) or cfg.name}/seed-{cfg.seed}"] = cfg

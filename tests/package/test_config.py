@@ -150,6 +150,46 @@ def test_an_environment_is_known_by_its_name():
     assert Config.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg
 
 
+CARTPOLES = {"loc": (0.0, 0.0), "scale": (2.0, 20.0), "reward_scale": 0.005}  # and the entries 0 and 2
+UNTOUCHED = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda **env: Config(env=env),
+        lambda **env: Config(env=EnvConfig(**env)),
+        lambda **env: Config.preset("masked-cartpole").replace(env=env),
+        lambda **env: Config.preset("masked-cartpole").replace(env=EnvConfig(**env)),
+    ],
+)
+def test_what_belongs_to_an_environment_does_not_go_to_another(changed):
+    cfg = changed(id="Acrobot-v1", num_envs=4)
+    assert {name: getattr(cfg.env, name) for name in UNTOUCHED} == UNTOUCHED and cfg.env.num_envs == 4
+    assert cfg.policy.initial_value == 0.0 and cfg.train.solved_return == 1e9
+    same = changed(id="CartPole-v1")
+    assert {name: getattr(same.env, name) for name in CARTPOLES} == CARTPOLES
+    assert same.policy.initial_value == 1.0 and same.train.solved_return == 475.0
+    given = changed(id="Acrobot-v1", scale=(3.0,), observation="masked", visible=(1, 4)).env
+    assert (given.scale, given.loc, given.visible) == ((3.0,), (0.0,), (1, 4))
+    with pytest.raises(ConfigError, match="^env.observation='masked' for env.id='Acrobot-v1': exp.*visible"):
+        changed(id="Acrobot-v1", observation="masked")
+
+
+def test_a_copy_keeps_what_is_given_and_pictures_stay_pictures():
+    cfg = Config.preset("pixel-cartpole").replace(
+        env={"id": "Acrobot-v1"}, policy={"initial_value": -1.0}, train={"solved_return": -100}
+    )
+    assert (cfg.env.observation, cfg.env.reward_scale) == ("pixels", 1.0)
+    assert (cfg.policy.initial_value, cfg.train.solved_return) == (-1.0, -100.0)
+    again = cfg.replace(env={"id": "Acrobot-v1", "num_envs": 2}, seed=3)  # the same one
+    assert (again.policy, again.train.solved_return) == (cfg.policy, -100.0)
+    other = cfg.replace(env={"id": "MountainCar-v0"})
+    assert (other.policy.initial_value, other.train.solved_return) == (0.0, 1e9)
+    whole = cfg.replace(env=dataclasses.replace(cfg.env, id="MountainCar-v0"), policy=cfg.policy)
+    assert (whole.policy.initial_value, whole.train.solved_return) == (-1.0, 1e9)
+
+
 @pytest.mark.parametrize(
     "function", [lambda: make_cartpole(), functools.partial(make_cartpole)], ids=["lambda", "partial"]
 )
