@@ -136,7 +136,7 @@ def evaluate(
     result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes)
     if json:
         values = {"mean": result.mean, "iqm": result.iqm, "interval": result.interval}
-        print(dumps(values | dataclasses.asdict(result)))
+        print(dumps(values | dataclasses.asdict(result), allow_nan=False))
     else:
         print(result)
 
@@ -301,12 +301,14 @@ def _read_config(file: Path) -> Config:
 
 
 def _report(run: Run, out: Path) -> None:
+    from recdqn.evaluation import decimals
     from recdqn.run.folder import mean_return
 
     if run.final is not None:
         _say(f"solved after {run.metrics[-1]['frames']} frames: {run.final}")
     else:
-        _say(f"not solved; best evaluation: {max(map(mean_return, run.metrics)):.1f}")
+        best = max(map(mean_return, run.metrics))
+        _say(f"not solved; best evaluation: {best:.{decimals([best])}f}")
     print(out)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -18,7 +20,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from recdqn.agent import Agent
 from recdqn.config import EnvConfig
 from recdqn.envs import add_primers, make_env, make_vector_env
-from recdqn.errors import ConfigError, UserError
+from recdqn.errors import ConfigError, NotFinite, UserError
 from recdqn.flow import STEP, walk
 
 EVAL_SEED = 1_000_000  # far from the seeds of training environments
@@ -75,7 +77,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Summarise in one line."""
-        digits = 1 if max(map(abs, self.returns)) > 10 else 2
+        digits = decimals(self.returns)
         spread = "all returns are equal"
         if self.interval is not None:
             low, high = self.interval
@@ -86,6 +88,19 @@ class Evaluation:
             f"mean {self.mean:.{digits}f} ({spread}), IQM {self.iqm:.{digits}f}, "
             f"{len(self.returns)} episodes of {steps} steps"
         )
+
+
+def decimals(values: Iterable[float]) -> int:
+    """Return how many decimals to print for numbers of this size: two digits of the largest, or more.
+
+    Example:
+        >>> [decimals([size]) for size in (1e6, 100.0, 1.0, 0.05, 1e-4)]
+        [1, 1, 2, 3, 5]
+    """
+    largest = max(map(abs, values), default=0.0)
+    if largest > 10:
+        return 1
+    return 2 if largest >= 0.1 or not largest else 1 - math.floor(math.log10(largest))
 
 
 def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed: int = 0) -> Evaluation:
@@ -99,6 +114,7 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
 
     Raises:
         ConfigError: if ``episodes`` is not a positive number.
+        NotFinite: if an observation, a reward or a Q-value is not a finite number.
         UserError: if an environment fails.
     """
     if episodes < 1:
@@ -113,7 +129,8 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
             total += reward * running
             length += running
             running &= ~done
-    return Evaluation(tuple(total[:episodes].round(3).tolist()), tuple(length[:episodes].tolist()))
+    returns = _rounded(total[:episodes], 12)  # of the 16 digits that a sum has
+    return Evaluation(tuple(returns.tolist()), tuple(length[:episodes].tolist()))
 
 
 def _greedy_steps(
@@ -127,7 +144,9 @@ def _greedy_steps(
             for stage, td in walk(env, greedy(policy)):
                 if stage == STEP:
                     reward, done = (td["next", key].squeeze(-1).numpy() for key in ("reward", "done"))
-                    yield reward.astype(float) / cfg.reward_scale, done
+                    _check(reward=reward, value=td["action_value"].numpy())
+                    # the reward was scaled as float32, which has 7 digits
+                    yield _rounded(reward.astype(float) / cfg.reward_scale, 6), done
         return
     with contextlib.closing(make_vector_env(cfg)) as envs:
         envs.reset(seed=EVAL_SEED + seed)
@@ -136,13 +155,29 @@ def _greedy_steps(
         while True:
             pictures = seen["pixels"] if isinstance(seen, dict) else seen
             values, state = agent.batch_values(pictures, state, reward)
+            _check(observation=pictures, value=values)
             seen, reward, terminated, truncated, _ = envs.step(values.argmax(-1))
             done = terminated | truncated
+            _check(reward=reward)
             yield reward, done
             if done.any():
                 seen, _ = envs.reset(options={"reset_mask": done})
                 for part in state:
                     part[done] = 0.0
+
+
+def _check(**values: Any) -> None:
+    """Refuse numbers that are not finite: an evaluation must not hide them in a mean."""
+    for name, value in values.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            batch = TensorDict({name: torch.from_numpy(np.array(value))}, [])
+            advice = "check what the environment returns"
+            raise NotFinite(f"{name!r} in an evaluation is not finite: {advice}", batch)
+
+
+def _rounded(values: np.ndarray, digits: int) -> np.ndarray:
+    """Round to significant digits."""
+    return np.array([float(f"{value:.{digits}g}") for value in values])
 
 
 @contextlib.contextmanager

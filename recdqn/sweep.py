@@ -17,7 +17,7 @@ from typing import IO, Any
 from recdqn.config import Config
 from recdqn.curves import Record, draw_curves, final_return
 from recdqn.errors import UserError
-from recdqn.evaluation import Evaluation
+from recdqn.evaluation import Evaluation, decimals
 from recdqn.fields import dotted
 from recdqn.presets import PRESETS
 from recdqn.run.folder import CONFIG, METRICS
@@ -147,11 +147,12 @@ def table(runs: Mapping[str, Config], out: Path) -> str:
     for name, group in _groups(runs, out).items():
         returns = tuple(map(final_return, group))
         over = Evaluation(returns, ()).interval if len(group) > 1 else None
-        interval = "–" if over is None else f"{over[0]:.1f} to {over[1]:.1f}"
+        digits = decimals(returns)
+        interval = "–" if over is None else f"{over[0]:.{digits}f} to {over[1]:.{digits}f}"
         frames = statistics.median(saved["evaluations"][-1]["frames"] for saved in group)
         solved = sum(saved["final"] is not None for saved in group)
         mean = statistics.mean(returns)
-        lines.append(f"| {name} | {len(group)} | {solved} | {mean:.1f} | {interval} | {frames:,.0f} |")
+        lines.append(f"| {name} | {len(group)} | {solved} | {mean:.{digits}f} | {interval} | {frames:,.0f} |")
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ from recdqn.config import Config
 from recdqn.envs import add_primers, make_env
 from recdqn.envs.replayable import seed_globals
 from recdqn.errors import NotFinite, UserError, first_line
-from recdqn.evaluation import Evaluation, evaluate
+from recdqn.evaluation import Evaluation, decimals, evaluate
 from recdqn.learner import Learner
 from recdqn.loop import Progress, loop
 from recdqn.replay import make_replay_buffer, preallocate, stored_bytes
@@ -157,7 +157,10 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
                     shown.update(cfg.train.frames_per_batch)
                 elif event == "evaluation":
                     row = at.metrics[-1]
-                    shown.set_postfix({"return": f"{mean_return(row):.3g}", "loss": f"{row['loss']:.2g}"})
+                    mean = mean_return(row)
+                    shown.set_postfix(
+                        {"return": f"{mean:.{decimals([mean])}f}", "loss": f"{row['loss']:.2g}"}
+                    )
                     if log is not None:
                         log.add(row)
                     if out is not None:

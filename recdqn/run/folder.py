@@ -203,7 +203,7 @@ def check_room(place: Path, buffer_bytes: int, copies: int = BUFFER_COPIES) -> N
 
 
 def _write_json(path: Path, value: dict[str, Any], indent: int = 2) -> None:
-    _write(path, json.dumps(value, indent=indent).encode() + b"\n")
+    _write(path, json.dumps(value, indent=indent, allow_nan=False).encode() + b"\n")
 
 
 def _write(path: Path, data: bytes) -> None:

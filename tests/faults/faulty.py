@@ -136,3 +136,16 @@ class InfiniteReward(Walk):
 
     def reward(self):
         return np.inf if self.steps == 20 else 0.0
+
+
+class LateReward(InfiniteReward):
+    """Its reward is infinite where the seed is that of an evaluation."""
+
+    seed = 0
+
+    def reset(self, seed=None, options=None):
+        self.seed = self.seed if seed is None else seed
+        return super().reset(seed=seed)
+
+    def reward(self):
+        return super().reward() if self.seed >= 1_000_000 else 0.0

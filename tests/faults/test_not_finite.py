@@ -1,17 +1,22 @@
 """A value that is not finite ends a run before it reaches the weights; the batch is saved to reproduce it."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import faulty
 import pytest
 import torch
 from tensordict import TensorDict
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torch import nn
 from torchrl.objectives import SoftUpdate
 
-from recdqn import load_checkpoint, make_env, make_policy, train
+from recdqn import evaluate, load_checkpoint, make_env, make_policy, train
 from recdqn.errors import NotFinite
 from recdqn.loss import RecurrentDQNLoss, make_loss
 from recdqn.replay import SliceReplayBuffer
+from recdqn.run.folder import write_config
 
 
 def spoil_batches(monkeypatch, key, value, after):
@@ -112,3 +117,36 @@ def test_clipped_gradients_are_logged(tiny, tmp_path):
     train(tiny.replace(train={"max_grad_norm": 1e6}), out=tmp_path / "long", progress=False)
     for name, share in (("short", 1.0), ("long", 0.0)):
         assert [row["clipped"] for row in load_checkpoint(tmp_path / name).metrics] == [share, share]
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (faulty.NanObservation, "'observation'"),
+        (faulty.InfiniteReward, "'reward'"),
+    ],
+)
+def test_an_evaluation(tiny, kind, name, foreign):
+    cfg = tiny.replace(env={"id": kind}).env
+    policy = make_policy(tiny.policy, make_env(cfg))
+    if foreign:  # a policy that runs in TorchRL's environment
+        policy = TensorDictSequential(*policy[:-1], TensorDictModule(nn.Identity(), ["action"], ["action"]))
+        name = "'value'" if name == "'observation'" else name
+    with pytest.raises(NotFinite, match=f"^{name} in an evaluation is not finite: check what the env"):
+        evaluate(policy, cfg, episodes=2)
+
+
+def test_a_value_in_an_evaluation_only(tiny, tmp_path):
+    """Training never sees the infinite reward; the run folder holds JSON."""
+    cfg = tiny.replace(env={"id": faulty.LateReward}, train={"save_seconds": 0.0})
+    with pytest.raises(NotFinite, match="^'reward' in an evaluation is not finite: .* and 6 updates"):
+        train(cfg, out=tmp_path, progress=False)
+    for path in tmp_path.glob("*.json"):
+        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_no_number_that_is_not_finite_reaches_a_file(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_config(tmp_path, SimpleNamespace(to_dict=lambda: {"loss": float("nan")}))
+    assert list(tmp_path.iterdir()) == []

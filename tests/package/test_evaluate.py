@@ -137,6 +137,41 @@ def test_equal_returns_show_no_interval_unless_they_are_successes_or_failures():
     assert str(longest) == "mean 500.0 (all returns are equal), IQM 500.0, 4 episodes of 500 steps"
 
 
+class Pays(gym.Env):
+    """Ten steps with rewards of a given size."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    size = 1.0
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(1, np.float32), self.size * self.time, self.time == 10, False, {}
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(1e-4 / 55, "0.00010"), (1e6 / 55 + 0.01, "1000000.6"), (0.1, "5.50"), (-2e-9, "-0.00000011")],
+)
+def test_returns_of_any_size_are_reported_as_they_are(agent, size, text, foreign, monkeypatch):
+    monkeypatch.setattr(Pays, "size", size)
+    cfg = Config(env={"id": Pays, "num_envs": 2, "reward_scale": 0.003})
+    policy = make_policy(cfg.policy, make_env(cfg.env))
+    if foreign:
+        policy = TensorDictSequential(*policy, TensorDictModule(torch.nn.Identity(), ["action"], ["action"]))
+    result = evaluate(policy, cfg.env, episodes=2)
+    expected = sum(size * time for time in range(1, 11))
+    assert result.returns == pytest.approx([expected] * 2, rel=1e-5 if foreign else 1e-11, abs=0)
+    if not foreign:
+        assert str(result).startswith(f"mean {text} (all returns are equal)")
+
+
 def test_film_shows_the_episode(agent, tmp_path):
     cfg, policy = agent
     steps = film(policy, cfg.env, tmp_path / "a.gif", seed=4)
