@@ -68,10 +68,6 @@ results: $(STAMP)
 	  $(BIN)/python -m benchmarks.sampler $$seed || exit 1; \
 	  for steps in 5 10; do rm -rf results/masked-cartpole-burn-in/$$steps-20/seed-$$seed && \
 	    $(BIN)/python -m benchmarks.burn_in $$steps 20 $$seed || exit 1; done; done
-	for run in masked-none/0 masked-none/1 masked-none/2 masked-none/3 masked-none/4 \
-	  masked-four/0 masked-four/1 masked-four/2 masked-four/3 masked-four/4 \
-	  pixel-none/0 pixel-none/1 pixel-none/2; do rm -rf results/memoryless/$${run%/*}/seed-$${run#*/} && \
-	  $(BIN)/python -m benchmarks.memoryless $${run%/*} $${run#*/} || exit 1; done
 	rm -rf results/bugs && $(BIN)/python -m benchmarks.bugs
 	rm -rf results/masked-cartpole results/pixel-cartpole
 	mv runs/results/masked-cartpole runs/results/pixel-cartpole results/

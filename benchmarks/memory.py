@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import gymnasium as gym
 import numpy as np
 import tyro
 
@@ -27,6 +28,8 @@ from recdqn.envs import make_vector_env
 from recdqn.evaluation import EVAL_SEED
 from recdqn.run.folder import Run
 from recdqn.sweep import train_all
+
+RANDOM = "random.json"  # in a task's folder, the mean return of random actions
 
 AGENTS: dict[str, dict[str, dict[str, object]]] = {
     "lstm": {},
@@ -49,14 +52,12 @@ SEEDS = {
     "copy": 5,
     "repeat-previous": 5,
     "minigrid-memory-s7": 5,
+    "flickering-cartpole": 5,
+    "pixel-cartpole": 3,
 }  # number of seeds
-LONG = (
-    "corridor-100",
-    "corridor-300",
-    "corridor-1000",
-    "t-maze-10",
-    "t-maze-30",
-)  # an LSTM only, to see how long it remembers
+LONG = ("corridor-100", "corridor-300", "corridor-1000", "t-maze-10", "t-maze-30")
+# An LSTM only, to see how long it remembers; with pictures no memory only, beside the preset's LSTM.
+ONLY = dict.fromkeys(LONG, ("lstm",)) | {"pixel-cartpole": ("none",)}
 # Other values of single settings, five seeds each: the preset, its changes.
 CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
     "slices-over-ends": ("corridor-30", {"replay": {"whole": False}}),
@@ -71,6 +72,8 @@ CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
     "discount-0.99-five-steps": ("copy", {"loss": {"gamma": 0.99, "n_steps": 5}}),
     "discount-0.99-one-step": ("copy", {"loss": {"gamma": 0.99, "n_steps": 1}}),
     "slices-of-6": ("copy", {"replay": {"slice_len": 6, "slices": 107}}),
+    "previous-step": ("masked-cartpole", {"env": {"previous": True}}),
+    "no-previous-step": ("flickering-cartpole", {"env": {"previous": False}}),
 }
 
 
@@ -99,7 +102,7 @@ def grid(tasks: tuple[str, ...]) -> Iterator[tuple[str, Config]]:
     """Yield the runs' folders and configurations, one seed of all before the next."""
     for seed in range(max((SEEDS[task] for task in tasks), default=0)):
         for task in tasks:
-            for name in ("lstm",) if task in LONG else AGENTS:
+            for name in ONLY.get(task, AGENTS):
                 if seed < SEEDS[task]:
                     yield f"{folder(task, name)}/seed-{seed}", agent(task, name, seed)
 
@@ -129,6 +132,21 @@ def wiped_returns(run: Run, episodes: int = 100) -> list[float]:
     return total.tolist()
 
 
+def random_return(task: str, episodes: int = 200) -> float:
+    """Return the mean return of random actions."""
+    env = gym.make(Config.preset(task).env.id)
+    env.action_space.seed(0)
+    total = 0.0
+    for seed in range(episodes):
+        env.reset(seed=seed)
+        done = False
+        while not done:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total, done = total + float(reward), terminated or truncated
+    env.close()
+    return total / episodes
+
+
 def main(
     tasks: Annotated[tuple[str, ...], tyro.conf.Positional] = (), jobs: int = 2, out: Path = RESULTS
 ) -> None:
@@ -143,6 +161,11 @@ def main(
     runs = dict(grid(tuple(task for task in chosen if task != "choices")))
     runs |= dict(choices()) if "choices" in chosen else {}
 
+    for task in chosen:
+        if task not in (*ONLY, "choices"):
+            path = out / "memory" / task / RANDOM
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(random_return(task)) + "\n")
     train_all(runs, out, jobs, say=partial(print, flush=True))
     for name, cfg in runs.items():
         run = out / name

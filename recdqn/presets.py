@@ -93,8 +93,9 @@ PRESETS: dict[str, Settings] = {
             "loc": (0.0, 0.0),
             "scale": (2.0, 20.0),
             "reward_scale": 0.005,
+            "previous": True,  # a hidden step changes the speed by an unknown amount if the action is unknown
         },
-        "policy": {"cell": "gru", "memory_span": 20, "initial_value": 1.0},
+        "policy": {"initial_value": 1.0},
         "replay": {"capacity": 50_000},
         "train": {"total_frames": 200_000, "solved_return": 475.0},
     },

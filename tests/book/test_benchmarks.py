@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchrl.data import SliceSampler
 from torchrl.objectives import SoftUpdate
 
-from benchmarks import buffer, classic, masked, memoryless, pictures, plain, sampler, scaling, stop
+from benchmarks import buffer, classic, masked, pictures, plain, sampler, scaling, stop
 from recdqn import (
     Config,
     RecurrentDQNLoss,
@@ -264,17 +263,6 @@ def test_the_stop_row_runs():
     assert row.met == (row.ours <= 5) and row.ours > 0
     megabytes = int(row.what.split()[-2])
     assert 1_024 * 1_000 / 1e6 < megabytes < 10  # a step takes a kilobyte, mostly its recurrent states
-
-
-def test_the_memoryless_agent_sees_its_last_four_observations():
-    """Against a list of what CartPole itself returns."""
-    env, alone = memoryless.stacked(), gym.make("CartPole-v1")
-    seen = [alone.reset(seed=3)[0][[0, 2]]] * 4
-    observation, _ = env.reset(seed=3)
-    for action in (1, 1, 0, 1, 0, 0):
-        np.testing.assert_array_equal(observation, np.concatenate(seen[-4:]))
-        observation = env.step(action)[0]
-        seen.append(alone.step(action)[0][[0, 2]])
 
 
 def test_the_plain_loop_computes_the_same_with_its_weights_in_one_vector():

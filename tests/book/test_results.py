@@ -139,16 +139,20 @@ def test_the_pixel_preset_was_recorded_again_and_one_seed_was_not_solved():
 
 @pytest.mark.parametrize(
     "name, seeds, frames",
-    [("masked-none", 5, 100_000), ("masked-four", 5, 100_000), ("pixel-none", 3, 60_000)],
+    [
+        ("masked-cartpole/none", 8, 100_000),
+        ("masked-cartpole/four", 8, 100_000),
+        ("pixel-cartpole/none", 3, 60_000),
+    ],
 )
 def test_agents_without_memory_do_what_chapter_1_says_of_them(name, seeds, frames):
     """With one observation the pole falls within a second, 50 steps; with four every seed solves the task."""
-    runs = recorded_runs(f"memoryless/{name}")
+    runs = recorded_runs(f"memory/{name}")
     assert [run["seed"] for run in runs] == list(range(seeds))
     for run in runs:
         assert run["config"]["policy"]["cell"] == "none"
         last = run["evaluations"][-1]
-        if name == "masked-four":
+        if name.endswith("four"):
             assert run["final"] is not None and mean_return(run["final"]) >= 475
         else:
             collection = run["config"]["train"]["frames_per_batch"]

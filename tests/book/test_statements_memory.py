@@ -93,8 +93,9 @@ def test_what_the_settings_change():
         solved("copy", "lstm")[0]
     )
     for name, (task, changes) in CHOICES.items():
-        for run in recorded_runs(f"memory/{task}/{name}"):
-            assert Config.from_dict(run["config"]) == Config.preset(task, run["seed"]).replace(**changes)
+        for path in (RESULTS / "memory" / task / name).glob("seed-*"):
+            run = json.loads((path / "config.json").read_text())
+            assert Config.from_dict(run) == Config.preset(task, run["seed"]).replace(**changes)
 
 
 def test_what_a_wrong_start_costs():

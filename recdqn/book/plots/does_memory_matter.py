@@ -13,6 +13,7 @@ from recdqn.book.plots.style import (
     BLUE,
     GREEN,
     GREY,
+    OLIVE,
     ORANGE,
     PURPLE,
     RED,
@@ -35,6 +36,7 @@ AGENTS = {
     "lstm": ("LSTM", BLUE, "o"),
     "wiped": ("LSTM, memory wiped", SKY, "v"),
     "gru": ("GRU", GREEN, "s"),
+    "ppo": ("RecurrentPPO", OLIVE, "h"),
     "four": ("four observations", ORANGE, "D"),
     "none": ("no memory", RED, "X"),
     "shown": ("no memory, nothing hidden", GREY, "P"),
@@ -73,7 +75,7 @@ def memory_grid(tasks: Mapping[str, Mapping[str, Sequence[Record]]], guessing: M
         guessing: mean return of random play, by task.
     """
     with style():
-        fig, axes = panels(len(tasks), 2.6, 1.9, sharey=not is_narrow())
+        fig, axes = panels(len(tasks), 2.6, 1.9, most=3, sharey=not is_narrow())
         names = list(reversed([name for name in AGENTS if any(name in agents for agents in tasks.values())]))
         for ax, (task, agents) in zip(axes, tasks.items(), strict=True):
             for y, name in enumerate(names):

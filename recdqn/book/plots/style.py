@@ -107,14 +107,19 @@ def figsize(height: float, narrow_height: float | None = None) -> tuple[float, f
 
 
 def panels(
-    count: int, height: float, narrow_height: float, columns: int = 1, **options: Any
+    count: int, height: float, narrow_height: float, columns: int = 1, most: int = 5, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Make panels side by side; in the narrow version in ``columns`` and rows, ``narrow_height`` each."""
-    across = columns if is_narrow() else count
+    """Make panels, at most ``most`` side by side, in rows of ``height`` inches; empty places show nothing.
+
+    The narrow version has ``columns``, and rows of ``narrow_height``.
+    """
+    across = columns if is_narrow() else min(count, most)
     down = -(-count // across)
-    dimensions = figsize(height, down * narrow_height)
+    dimensions = figsize(down * height, down * narrow_height)
     fig, axes = plt.subplots(down, across, figsize=dimensions, squeeze=False, **options)
-    return fig, list(axes.flat)
+    for ax in axes.flat[count:]:
+        ax.set_axis_off()
+    return fig, list(axes.flat[:count])
 
 
 def legend_beside(ax: Axes, handles: Any = None, **options: Any) -> None:
