@@ -12,6 +12,8 @@ from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.data import SliceSampler, Storage
 
+from recdqn.errors import UserError
+
 TRAJECTORY = ("collector", "traj_ids")  # number of the episode, from the collector
 DONE = ("next", "done")
 
@@ -110,6 +112,7 @@ class StepUniformSliceSampler(SliceSampler):
         self._written = []
 
         env, row = (part.numpy() for part in self._starts[:, : len(stored)].nonzero().unbind(-1))
+        self._check_runs(stored, number.numpy()[row, env], env, row)
         last = np.append(env[1:] != env[:-1], True)
         following = np.roll(row, -1)
         following[last] = row[np.roll(last, 1)] + len(stored)  # wraps around the end
@@ -124,6 +127,26 @@ class StepUniformSliceSampler(SliceSampler):
         weight = (offsets / parts).cumsum()
         self._cached = Episodes(stored, env, row, length, longest, offsets, 1 / parts, weight)
         return self._cached
+
+    def _check_runs(
+        self, stored: TensorDictBase, number: np.ndarray, env: np.ndarray, row: np.ndarray
+    ) -> None:
+        """Refuse an episode that is stored in several pieces, with steps of others in between.
+
+        The pieces are runs of the same ``number``, which begin at ``row`` of ``env``: ``[pieces]`` each.
+        """
+        order = np.lexsort((row, env, number))
+        again = (number[order][1:] == number[order][:-1]) & (env[order][1:] == env[order][:-1])
+        if not again.any():
+            return
+        done = stored[DONE].reshape(len(stored), -1)
+        for piece in order[:-1][again]:
+            end = row[(env == env[piece]) & (row > row[piece])].min() - 1
+            if not done[end, env[piece]]:
+                raise UserError(
+                    f"steps of episode {number[piece]} are stored between steps of others: give each "
+                    "environment a dimension of the storage, ndim=2, or store one episode after the other"
+                )
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[tuple[Tensor, ...], dict[NestedKey, Tensor]]:
         """Draw ``batch_size // slice_len`` slices: the indices of their steps, and flags."""

@@ -9,6 +9,7 @@ from torchrl.data import LazyMemmapStorage, LazyTensorStorage, SliceSampler, Ten
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from recdqn import Config, add_primers, make_collector, make_env, make_policy, make_replay_buffer
+from recdqn.errors import UserError
 from recdqn.replay import FlatMemmapStorage, StepUniformSliceSampler, stored_bytes
 
 
@@ -121,6 +122,39 @@ def test_slices_that_hold_a_whole_episode(whole):
         complete = (length[of == number] == steps).double().mean()
         assert complete == 1 if whole else abs(complete - 1 / (2 * steps - 1)) < 0.02
     assert length[of == 2].unique().tolist() == [1, 2, 3, 4, 5] and length[of == 3].unique().tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "done", "refused"),
+    [
+        ([0, 1] * 20, [], 0),
+        ([0, 0, 0, 0, 1, 1, 0, 2, 2], [], 0),
+        ([3, 3, 3, 0, 0, 0, 1, 1, 0, 0], [2, 9], 0),
+        ([0, 0, 0, 0, 1, 1, 0, 2, 2], [3], None),  # the number is used again, after its episode has ended
+        ([4] * 9, [], None),
+    ],
+)
+def test_episodes_that_are_stored_step_by_step_in_turn_are_refused(numbers, done, refused):
+    episode = torch.tensor(numbers)
+    flags = torch.zeros(len(episode), 1, dtype=torch.bool)
+    ends = flags.clone()
+    ends[done] = True
+    data = {"episode": episode, "step": torch.arange(len(episode)), ("next", "done"): ends}
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(100),
+        sampler=StepUniformSliceSampler(slice_len=3, traj_key="episode"),
+        batch_size=30,
+    )
+    buffer.extend(TensorDict(data | {("next", "truncated"): flags}, [len(episode)]))
+    if refused is not None:
+        with pytest.raises(
+            UserError, match=f"^steps of episode {refused} are stored between steps of others"
+        ):
+            buffer.sample()
+    else:
+        batch = buffer.sample()
+        inside = ~batch["next", "done"].flatten()[:-1]
+        assert (batch["step"].diff()[inside] == 1).all() and (batch["episode"].diff()[inside] == 0).all()
 
 
 def test_torchrl_draws_short_episodes_more_and_ends_less():
