@@ -72,6 +72,7 @@ results: $(STAMP)
 	rm -rf results/masked-cartpole results/pixel-cartpole
 	mv runs/results/masked-cartpole runs/results/pixel-cartpole results/
 	rm -rf results/memory && $(BIN)/python -m benchmarks.memory && $(BIN)/python -m benchmarks.starts
+	rm -rf results/r2d2 && $(BIN)/python -m benchmarks.r2d2
 	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
 	$(BIN)/python -m recdqn.book.player results/pixel-cartpole/seed-0

@@ -143,3 +143,42 @@ PRESETS: dict[str, Settings] = {
         },
     },
 }
+
+# The complete agent of R2D2. Its numbers are the paper's, except the target network's: the runs here make
+# thousands of updates and not hundreds of thousands, so it is copied every 100 updates and not every 2,500.
+R2D2: Settings = {
+    "env": {"previous": True},
+    "policy": {"dueling": True},
+    "loss": {"n_steps": 5, "double_dqn": True, "value_rescale": True, "target_every": 100},
+    "replay": {"priority": 0.9, "priority_max": 0.9, "importance": 0.6},
+    "scale": {"ladder": True},
+}
+# Where episodes are longer than a slice: sequences of 20 steps after 10 of burn-in, one every 10 steps, a
+# quarter of the paper's 80, 40 and 40.
+SEQUENCES: Settings = {"loss": {"burn_in": 10}, "replay": {"slice_len": 30, "period": 10}}
+
+
+def _joined(*parts: Settings) -> Settings:
+    """Return all settings; later ones count."""
+    names = {name for settings in parts for name in settings}
+    return {
+        name: {key: value for settings in parts for key, value in settings.get(name, {}).items()}
+        for name in sorted(names)
+    }
+
+
+PRESETS |= {
+    # values of about 1, which the network learns rescaled
+    "r2d2-masked-cartpole": _joined(R2D2, SEQUENCES, {"policy": {"initial_value": 0.415}}),
+    "r2d2-flickering-cartpole": _joined(
+        PRESETS["flickering-cartpole"], R2D2, SEQUENCES, {"policy": {"initial_value": 0.415}}
+    ),
+    "r2d2-minigrid-memory-s7": _joined(
+        PRESETS["minigrid-memory-s7"], R2D2, {"loss": {"burn_in": 10}, "replay": {"period": 10}}
+    ),
+    # A slice is a whole episode there, and needs no burn-in.
+    **{
+        f"r2d2-{task}": _joined(PRESETS[task], R2D2)
+        for task in ("corridor-30", "corridor-100", "corridor-300", "corridor-1000", "t-maze-10")
+    },
+}

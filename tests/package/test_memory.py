@@ -153,7 +153,8 @@ def test_episodes_can_be_replayed():
     "preset", [name for name in PRESETS if name not in ("masked-cartpole", "pixel-cartpole")]
 )
 def test_presets_fit_their_tasks(preset):
-    needed = {"repeat-previous": "popgym", "minigrid-memory-s7": "minigrid"}
+    needed = dict.fromkeys(("minigrid-memory-s7", "r2d2-minigrid-memory-s7"), "minigrid")
+    needed["repeat-previous"] = "popgym"
     pytest.importorskip(needed.get(preset, "recdqn"), reason="pip install 'recdqn[envs]'")
     cfg = Config.preset(preset)
     cfg.check_training()
