@@ -133,7 +133,7 @@ def evaluate(
         json: print JSON instead of a line.
     """
     saved = recdqn.load_checkpoint(run)
-    result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes)
+    result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes, statistics=saved.statistics)
     if json:
         values = {"mean": result.mean, "iqm": result.iqm, "interval": result.interval}
         print(dumps(values | dataclasses.asdict(result), allow_nan=False))
@@ -158,7 +158,7 @@ def watch(
     from recdqn.film import film
 
     saved = recdqn.load_checkpoint(run)
-    steps = film(saved.policy, saved.cfg.env, out, seed=seed)
+    steps = film(saved.policy, saved.cfg.env, out, seed=seed, statistics=saved.statistics)
     _say(f"{steps} steps")
     print(out)
 

@@ -20,6 +20,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from recdqn.agent import Agent
 from recdqn.config import EnvConfig
 from recdqn.envs import add_primers, make_env, make_vector_env
+from recdqn.envs.replayable import freeze_statistics
+from recdqn.envs.statistics import Statistics
 from recdqn.errors import ConfigError, NotFinite, UserError
 from recdqn.flow import STEP, walk
 
@@ -103,7 +105,13 @@ def decimals(values: Iterable[float]) -> int:
     return 2 if largest >= 0.1 or not largest else 1 - math.floor(math.log10(largest))
 
 
-def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed: int = 0) -> Evaluation:
+def evaluate(
+    policy: TensorDictModule,
+    cfg: EnvConfig,
+    episodes: int = 100,
+    seed: int = 0,
+    statistics: Statistics | None = None,
+) -> Evaluation:
     """Run greedy episodes in a fresh environment, side by side.
 
     Args:
@@ -111,11 +119,14 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
         cfg: the environment it was trained in.
         episodes: number of episodes, one environment each.
         seed: of the environments; the seeds of training environments are never used.
+        statistics: those that wrappers such as ``NormalizeObservation`` have learned in training, from
+            :attr:`recdqn.run.folder.Run.statistics`. The wrappers use them and learn no longer; rewards are
+            not normalised.
 
     Raises:
         ConfigError: if ``episodes`` is not a positive number.
         NotFinite: if an observation, a reward or a Q-value is not a finite number.
-        UserError: if an environment fails.
+        UserError: if an environment fails, or needs statistics that are not given.
     """
     if episodes < 1:
         raise ConfigError(f"episodes={episodes!r}: expected a number of at least 1")
@@ -123,7 +134,7 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
     total = np.zeros(cfg.num_envs)
     length = np.zeros(cfg.num_envs, dtype=int)
     running = np.ones(cfg.num_envs, dtype=bool)
-    with contextlib.closing(_greedy_steps(policy, cfg, seed)) as steps:
+    with contextlib.closing(_greedy_steps(policy, cfg, seed, statistics)) as steps:
         while running[:episodes].any():
             reward, done = next(steps)
             total += reward * running
@@ -134,13 +145,13 @@ def evaluate(policy: TensorDictModule, cfg: EnvConfig, episodes: int = 100, seed
 
 
 def _greedy_steps(
-    policy: TensorDictModule, cfg: EnvConfig, seed: int
+    policy: TensorDictModule, cfg: EnvConfig, seed: int, statistics: Statistics | None
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Yield the rewards and ends ``[num_envs]`` of each step, without end."""
     try:
         agent = Agent(policy, cfg)
     except UserError:  # a policy of other modules, in TorchRL's environment
-        with evaluation_env(policy, cfg, seed) as env:
+        with evaluation_env(policy, cfg, seed, statistics) as env:
             for stage, td in walk(env, greedy(policy)):
                 if stage == STEP:
                     reward, done = (td["next", key].squeeze(-1).numpy() for key in ("reward", "done"))
@@ -149,6 +160,7 @@ def _greedy_steps(
                     yield _rounded(reward.astype(float) / cfg.reward_scale, 6), done
         return
     with contextlib.closing(make_vector_env(cfg)) as envs:
+        freeze_statistics(envs, statistics, str(cfg.id))
         envs.reset(seed=EVAL_SEED + seed)
         seen, _ = envs.reset()  # the second one, as TorchRL's set_seed resets once
         state, reward = agent.initial_state(cfg.num_envs), np.zeros(cfg.num_envs)
@@ -181,9 +193,12 @@ def _rounded(values: np.ndarray, digits: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def evaluation_env(policy: TensorDictModule, cfg: EnvConfig, seed: int) -> Iterator[TransformedEnv]:
+def evaluation_env(
+    policy: TensorDictModule, cfg: EnvConfig, seed: int, statistics: Statistics | None = None
+) -> Iterator[TransformedEnv]:
     """Make an environment for greedy episodes of ``policy``, seed it, and close it at the end."""
     with contextlib.closing(make_env(cfg)) as env:
+        freeze_statistics(env.base_env.gym, statistics, str(cfg.id))
         add_primers(env, policy)
         env.set_seed(EVAL_SEED + seed)
         yield env

@@ -10,6 +10,7 @@ from tensordict.nn import TensorDictModule
 
 from recdqn.config import EnvConfig
 from recdqn.envs import prepare_display
+from recdqn.envs.statistics import Statistics
 from recdqn.errors import UserError
 from recdqn.evaluation import evaluation_env, greedy
 from recdqn.flow import BEFORE, STEP, walk
@@ -17,7 +18,13 @@ from recdqn.flow import BEFORE, STEP, walk
 FRAME_RATE = 50  # frames a second: that of CartPole's time step
 
 
-def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int = 0) -> int:
+def film(
+    policy: TensorDictModule,
+    cfg: EnvConfig,
+    path: str | Path,
+    seed: int = 0,
+    statistics: Statistics | None = None,
+) -> int:
     """Film one greedy episode into ``path``, at half the size that the environment draws.
 
     Args:
@@ -25,6 +32,7 @@ def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int =
         cfg: the environment it was trained in; a masked one is drawn as well.
         path: the film, a ``.gif`` or ``.mp4`` file in an existing folder.
         seed: of the episode.
+        statistics: as for :func:`recdqn.evaluate`.
 
     Returns:
         The length of the episode, in environment steps.
@@ -40,7 +48,7 @@ def film(policy: TensorDictModule, cfg: EnvConfig, path: str | Path, seed: int =
         raise UserError(f"cannot film into {path}: the folder {path.parent} does not exist; make it first")
     prepare_display()
     frames = []
-    with evaluation_env(policy, dataclasses.replace(cfg, num_envs=1, workers=False), seed) as env:
+    with evaluation_env(policy, dataclasses.replace(cfg, num_envs=1, workers=False), seed, statistics) as env:
         for stage, td in walk(env, greedy(policy)):
             if stage == BEFORE:
                 frames.append(env.render()[::2, ::2])

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from recdqn.collect import CollectorState, make_collector
 from recdqn.config import Config
 from recdqn.envs import add_primers, make_env
-from recdqn.envs.replayable import seed_globals
+from recdqn.envs.replayable import get_statistics, seed_globals
 from recdqn.errors import NotFinite, UserError, first_line
 from recdqn.evaluation import Evaluation, decimals, evaluate
 from recdqn.learner import Learner
@@ -114,6 +114,11 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
         stack.enter_context(_reproducible(cfg))
         alone = cfg.scale.actors == 0
         env = make_env(cfg.env if alone else dataclasses.replace(cfg.env, num_envs=1, workers=False))
+        if not alone and (learns := get_statistics(env.base_env.gym)):
+            raise UserError(
+                f"{cfg.env.id} has a wrapper that learns statistics ({', '.join(learns)}): expected "
+                f"scale.actors=0, because actors cannot share them, and found {cfg.scale.actors}"
+            )
         env.set_seed(cfg.seed)
         learner = Learner(cfg, env)
         add_primers(env, learner.policy)
@@ -146,6 +151,8 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
 
         def play() -> tuple[Evaluation, bool]:
             with stop.immediate():
+                if fleet is None:
+                    run.statistics = get_statistics(env.base_env.gym)
                 result, run.final = _evaluate(run, number=at.frames // cfg.train.frames_per_batch)
             at.seconds = time.perf_counter() - started
             return result, run.final is not None
@@ -220,10 +227,10 @@ def _progress_bar(cfg: Config, at: Progress, visible: bool) -> tqdm:
 def _evaluate(run: Run, number: int) -> tuple[Evaluation, Evaluation | None]:
     """Play greedy episodes, and more of them to confirm a mean return that is high enough."""
     cfg = run.cfg.train
-    result = evaluate(run.policy, run.cfg.env, cfg.eval_episodes, seed=number)
+    result = evaluate(run.policy, run.cfg.env, cfg.eval_episodes, number, run.statistics)
     if result.mean < cfg.solved_return:
         return result, None
-    confirmed = evaluate(run.policy, run.cfg.env, cfg.solved_episodes, seed=cfg.total_frames)
+    confirmed = evaluate(run.policy, run.cfg.env, cfg.solved_episodes, cfg.total_frames, run.statistics)
     return result, confirmed if confirmed.mean >= cfg.solved_return else None
 
 

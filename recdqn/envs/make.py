@@ -72,7 +72,7 @@ def add_primers(env: TransformedEnv, policy: TensorDictModule) -> TransformedEnv
     return env if primers is None else env.append_transform(primers)
 
 
-def make_vector_env(cfg: EnvConfig) -> gym.vector.VectorEnv:
+def make_vector_env(cfg: EnvConfig) -> gym.vector.SyncVectorEnv | Workers:
     """Build the Gymnasium environments below :func:`make_env`, which step together.
 
     Observations are whole vectors ``[num_envs, n]``, float32, or the last ``stack`` of them as

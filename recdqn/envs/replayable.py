@@ -17,6 +17,8 @@ import torch
 from torchrl.checkpoint import GlobalRNGState
 
 from recdqn.envs.processes import Workers
+from recdqn.envs.statistics import Statistics, freeze, pool, restore, snapshot, statistics_of
+from recdqn.errors import UserError
 
 Envs = gym.Env | gym.vector.SyncVectorEnv | Workers
 Outcome = Literal["exact", "different", "late"]  # of a replay
@@ -57,7 +59,7 @@ class Replayable(gym.Wrapper):
 
     def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset; a seed also seeds the process, where the environment has one of its own."""
-        self._start = {"seed": seed, "random": self._random_state()}
+        self._start = {"seed": seed, "random": self._random_state(), "statistics": snapshot(self.env)}
         self._actions = []
         if self._alone and seed is not None:
             seed_globals(seed)
@@ -81,6 +83,14 @@ class Replayable(gym.Wrapper):
             "checksum": checksum(self._random_state(), self._checksum),
         }
 
+    def statistics(self) -> Statistics:
+        """Return the statistics that wrappers have learned of observations."""
+        return statistics_of(self.env)
+
+    def freeze(self, statistics: Statistics) -> None:
+        """Let wrappers use these statistics, learn no longer, and leave rewards as they are."""
+        freeze(self.env, statistics)
+
     def restore(self, episode: dict[str, Any], seconds: float = math.inf) -> Outcome:
         """Replay an episode.
 
@@ -96,6 +106,7 @@ class Replayable(gym.Wrapper):
         over = False
         try:
             self._set_random_state(episode["random"])
+            restore(self.env, episode.get("statistics", []))
             self.reset(seed=episode["seed"])
             for action in map(np.int64, episode["actions"]):
                 if time.monotonic() >= end:
@@ -142,6 +153,31 @@ def get_episodes(env: Envs) -> list[dict[str, Any]]:
     if not isinstance(env, gym.Env):
         return list(env.call("episode"))
     return [env.get_wrapper_attr("episode")]
+
+
+def get_statistics(env: Envs) -> Statistics:
+    """Return the statistics that the wrappers of all copies have learned of observations."""
+    if not isinstance(env, gym.Env):
+        return pool(env.call("statistics"))
+    return env.get_wrapper_attr("statistics")()
+
+
+def freeze_statistics(env: Envs, statistics: Statistics | None, name: str) -> None:
+    """Let all copies use these statistics, and learn no longer.
+
+    Raises:
+        UserError: if wrappers need statistics, and none are given.
+    """
+    needed = get_statistics(env)
+    if needed and not statistics:
+        raise UserError(
+            f"{name} has a wrapper that learns statistics ({', '.join(needed)}): "
+            "expected those of its training, statistics=run.statistics"
+        )
+    if isinstance(env, gym.Env):
+        env.get_wrapper_attr("freeze")(statistics or {})
+    else:
+        env.call("freeze", statistics or {})
 
 
 def restore_episodes(env: Envs, episodes: Sequence[dict[str, Any]], seconds: float) -> Outcome:

@@ -19,6 +19,7 @@ from tensordict.nn import TensorDictSequential
 from recdqn.agent import Agent
 from recdqn.config import Config
 from recdqn.envs import make_env
+from recdqn.envs.statistics import Statistics
 from recdqn.errors import UserError, first_line
 from recdqn.evaluation import Evaluation
 from recdqn.policy import make_policy
@@ -42,12 +43,15 @@ class Run:
             since the evaluation before, ``"clipped"``, the share of gradients that were longer than
             ``max_grad_norm``, and ``"eps"``, the mean share of random actions of all environments.
         final: the evaluation that confirmed the solution, or ``None`` where training was not solved.
+        statistics: what wrappers such as Gymnasium's ``NormalizeObservation`` had learned of observations at
+            the last evaluation; empty without such wrappers.
     """
 
     cfg: Config
     policy: TensorDictSequential
     metrics: list[dict[str, Any]] = field(default_factory=list)
     final: Evaluation | None = None
+    statistics: Statistics = field(default_factory=dict)
 
 
 def mean_return(row: dict[str, Any]) -> float:
@@ -102,7 +106,8 @@ def save_checkpoint(out: str | Path, run: Run) -> None:
     torch.save({k: v.cpu() for k, v in run.policy.state_dict().items()}, weights)
     _write(folder / WEIGHTS, weights.getvalue())
     final = None if run.final is None else dataclasses.asdict(run.final)
-    _write_json(folder / METRICS, {"evaluations": run.metrics, "final": final}, indent=1)
+    learned = {"statistics": run.statistics} if run.statistics else {}
+    _write_json(folder / METRICS, {"evaluations": run.metrics, "final": final} | learned, indent=1)
 
 
 def load_checkpoint(path: str | Path, device: str = "cpu") -> Run:
@@ -124,7 +129,7 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Run:
         policy = make_policy(cfg.policy, make_env(cfg.env)).to(device)
         policy.load_state_dict(weights)
         final = saved["final"] and Evaluation(**{k: tuple(v) for k, v in saved["final"].items()})
-        return Run(cfg, policy, saved["evaluations"], final)
+        return Run(cfg, policy, saved["evaluations"], final, saved.get("statistics", {}))
     except UserError:
         raise
     except Exception as error:
