@@ -1,12 +1,13 @@
 """The command line: ``recdqn train``, ``resume``, ``sweep``, ``evaluate``, ``watch`` and ``doctor``.
 
-Progress and messages go to standard error, results to standard output. Input that cannot be used ends with
-one line and exit status 2.
+Progress and messages go to standard error, results to standard output: a command returns its result. What an
+environment prints goes to standard error too. Input that cannot be used ends with one line and exit status 2.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import inspect
@@ -14,10 +15,10 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from json import dumps, loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, get_args
 
 import tyro
 
@@ -47,7 +48,7 @@ def train(
     out: Annotated[Path | None, argument("DIR", Path), OPTIONAL] = None,
     logger: Annotated[Logger, OPTIONAL] = None,
     settings: Settings,
-) -> None:
+) -> Path:
     """Train an agent and save it.
 
     Args:
@@ -69,7 +70,7 @@ def train(
     if frames is not None:
         cfg = cfg.replace(train={"total_frames": frames})
     out = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{cfg.name}-{cfg.seed}")
-    _report(recdqn.train(cfg, out=out, logger=logger), out)
+    return _report(recdqn.train(cfg, out=out, logger=logger), out)
 
 
 def resume(
@@ -79,7 +80,7 @@ def resume(
     frames: Annotated[int | None, argument("N", whole_number), OPTIONAL] = None,
     logger: Annotated[Logger, OPTIONAL] = None,
     address: Annotated[str | None, argument("ADDRESS"), OPTIONAL] = None,
-) -> None:
+) -> Path:
     """Continue a run that was stopped or killed, with its own settings.
 
     Args:
@@ -88,7 +89,7 @@ def resume(
         logger: as for recdqn train.
         address: another Ray cluster than that of scale.address, for a run with actors.
     """
-    _report(recdqn.resume(run, frames=frames, logger=logger, address=address), run)
+    return _report(recdqn.resume(run, frames=frames, logger=logger, address=address), run)
 
 
 def sweep(
@@ -99,10 +100,10 @@ def sweep(
     jobs: Annotated[int, argument("N", whole_number)] = 1,
     address: Annotated[str | None, argument("ADDRESS"), OPTIONAL] = None,
     settings: Choices,
-) -> None:
+) -> str:
     """Train every combination of settings, such as --seed 0..4 --loss.n_steps 1,3,5, and compare them.
 
-    Prints a table, and writes it into the folder of the sweep, with a figure if Matplotlib is installed.
+    Makes a table, and writes it into the folder of the sweep, with a figure if Matplotlib is installed.
 
     Args:
         preset: masked-cartpole or pixel-cartpole.
@@ -119,12 +120,12 @@ def sweep(
         inside = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
         for setting, values in inside.items():
             choices[setting] = (values,) if isinstance(dotted(base)[setting], tuple) else values
-    print(train_all(combinations(base, choices), out, jobs, address, _say))
+    return train_all(combinations(base, choices), out, jobs, address, _say)
 
 
 def evaluate(
     run: RunFolder, /, *, episodes: Annotated[int, argument("N", whole_number)] = 100, json: bool = False
-) -> None:
+) -> str:
     """Play greedy episodes with a saved agent and print their returns.
 
     Args:
@@ -134,11 +135,8 @@ def evaluate(
     """
     saved = recdqn.load_checkpoint(run)
     result = recdqn.evaluate(saved.policy, saved.cfg.env, episodes=episodes, statistics=saved.statistics)
-    if json:
-        values = {"mean": result.mean, "iqm": result.iqm, "interval": result.interval}
-        print(dumps(values | dataclasses.asdict(result), allow_nan=False))
-    else:
-        print(result)
+    values = {"mean": result.mean, "iqm": result.iqm, "interval": result.interval}
+    return dumps(values | dataclasses.asdict(result), allow_nan=False) if json else str(result)
 
 
 def watch(
@@ -147,7 +145,7 @@ def watch(
     *,
     out: Annotated[Path, argument("FILE", Path)],
     seed: Annotated[int, argument("N", whole_number)] = 0,
-) -> None:
+) -> Path:
     """Film one greedy episode of a saved agent.
 
     Args:
@@ -160,10 +158,10 @@ def watch(
     saved = recdqn.load_checkpoint(run)
     steps = film(saved.policy, saved.cfg.env, out, seed=seed, statistics=saved.statistics)
     _say(f"{steps} steps")
-    print(out)
+    return out
 
 
-def doctor(target: Annotated[str, argument("TARGET")], /) -> None:
+def doctor(target: Annotated[str, argument("TARGET")], /) -> object:
     """Look for silent bugs in a recurrent pipeline; the exit status is 1 if there are errors.
 
     Args:
@@ -172,14 +170,11 @@ def doctor(target: Annotated[str, argument("TARGET")], /) -> None:
     """
     from recdqn.doctor.parts import parts_of
 
-    report = recdqn.diagnose(**parts_of(target))
-    print(report)
-    if report.errors:
-        sys.exit(1)
+    return recdqn.diagnose(**parts_of(target))
 
 
 ABOUT = "Train, evaluate, watch and examine agents that remember."
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., object]] = {
     "train": train,
     "resume": resume,
     "sweep": sweep,
@@ -195,9 +190,16 @@ def main() -> None:
     os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")
     here = str(Path.cwd())  # where a reader's own modules are, which runs and the doctor name
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # behind the installed packages, which a file of the same name would hide
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a folder may have letters that it cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        parse(sys.argv[1:])()
+        command = parse(sys.argv[1:])
+        with _only_results() as results:
+            result = command()
+            print(result, file=results, flush=True)
+        if getattr(result, "errors", ()):  # of a report of the doctor
+            sys.exit(1)
     except UserError as error:
         _say(f"recdqn: {error}")
         sys.exit(2)
@@ -209,7 +211,29 @@ def main() -> None:
         sys.exit(130)
 
 
-def parse(arguments: list[str]) -> Callable[[], None]:
+@contextlib.contextmanager
+def _only_results() -> Iterator[TextIO]:
+    """Return a stream to standard output; anything else that is printed there goes to standard error.
+
+    That includes what is printed by libraries in C and by processes that are started inside.
+    """
+    with contextlib.ExitStack() as stack:
+        results: TextIO = sys.stdout
+        if results is sys.__stdout__:
+            results.flush()
+            kept = os.dup(1)
+            results = stack.enter_context(
+                os.fdopen(kept, "w", encoding=results.encoding, errors="backslashreplace")
+            )
+            os.dup2(2, 1)
+            stack.callback(os.dup2, kept, 1)
+            if os.name == "posix":
+                stack.callback(ctypes.CDLL(None).fflush, None)  # what libraries in C have not written yet
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield results
+
+
+def parse(arguments: list[str]) -> Callable[[], object]:
     """Return the command that ``arguments`` ask for, as a function without arguments.
 
     Raises:
@@ -251,11 +275,11 @@ def _without_resume_option(arguments: list[str]) -> list[str]:
     return ["resume", *(word.removeprefix("--resume=") for word in arguments[1:] if word != "--resume")]
 
 
-def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+def _deferred(command: Callable[..., object]) -> Callable[..., Callable[[], object]]:
     """Return a function with the arguments of ``command``, which returns the call in place of making it."""
 
     @functools.wraps(command)
-    def deferred(*arguments: Any, **options: Any) -> Callable[[], None]:
+    def deferred(*arguments: Any, **options: Any) -> Callable[[], object]:
         return functools.partial(command, *arguments, **options)
 
     return deferred
@@ -295,12 +319,12 @@ def _first_paragraph(box: str) -> str:
 
 def _read_config(file: Path) -> Config:
     try:
-        return Config.from_dict(loads(file.read_text()))
+        return Config.from_dict(loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise UserError(f"--config {file} cannot be used: {first_line(error)}") from None
 
 
-def _report(run: Run, out: Path) -> None:
+def _report(run: Run, out: Path) -> Path:
     from recdqn.evaluation import decimals
     from recdqn.run.folder import mean_return
 
@@ -309,7 +333,7 @@ def _report(run: Run, out: Path) -> None:
     else:
         best = max(map(mean_return, run.metrics))
         _say(f"not solved; best evaluation: {best:.{decimals([best])}f}")
-    print(out)
+    return out
 
 
 def _say(text: str) -> None:

@@ -91,7 +91,7 @@ def sweep(
     """
     train_all(runs, out, jobs, address, say)
     text = table(runs, out)
-    (out / TABLE).write_text(f"{text}\n")
+    (out / TABLE).write_text(f"{text}\n", encoding="utf-8")
     if importlib.util.find_spec("matplotlib") is None:
         say(f"{out / FIGURE} is not drawn: pip install matplotlib")
     else:
@@ -239,6 +239,7 @@ def _train(cfg: Config, out: Path, processes: list[subprocess.Popen[str]]) -> st
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",
         start_new_session=True,  # Ctrl-C reaches the sweep only
     ) as process:
         processes.append(process)

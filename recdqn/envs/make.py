@@ -21,7 +21,7 @@ from recdqn.envs.checked import CheckedEnv, is_vector
 from recdqn.envs.pixels import RenderedPixels, ResizedPixels, prepare_display
 from recdqn.envs.processes import Workers
 from recdqn.envs.replayable import Replayable
-from recdqn.errors import LONGEST, ConfigError, MissingAttribute, first_line, resolve
+from recdqn.errors import LONGEST, ConfigError, MissingAttribute, UserError, first_line, resolve
 
 
 def make_env(cfg: EnvConfig) -> TransformedEnv:
@@ -153,6 +153,11 @@ def _function(name: str) -> Callable[[], Any] | None:
     try:
         found = resolve(name)
     except MissingAttribute:
+        module, _, path = name.partition(":")
+        if module == "__main__" and path not in gym.registry:
+            raise UserError(
+                f"the program's own file, or a notebook, defined {path!r}: put it into a module of its own"
+            ) from None
         return None
     return found if callable(found) else None
 

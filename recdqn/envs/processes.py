@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.spawn
 import multiprocessing.util
 import os
 import queue
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -22,25 +25,28 @@ import numpy as np
 import torch
 from gymnasium.vector.async_vector_env import AsyncState
 
+from recdqn.envs.sending import pack, unpack
 from recdqn.errors import UserError, first_line
 
 LINUX = sys.platform.startswith("linux")
+LONGEST = 75  # bytes of a folder's name: a socket's may have 107, with that of the folder inside and its own
 
 
 class Workers(gym.vector.AsyncVectorEnv):
     """Environments that step together, each in a process of its own.
 
     They return what they would return in one process. The worker processes end when this process ends,
-    however it ends, even while an environment hangs.
+    however it ends, even while an environment hangs. They do not run the program's file, so a script needs no
+    ``if __name__ == "__main__"``; what the file or a notebook defines is sent to them.
 
     Args:
         makers: picklable functions that make one environment each.
-        name: what error messages call the environments.
+        name: the environments' ``env.id``.
         seconds: time limit of every call, for all environments together.
 
     Raises:
-        UserError: if an environment fails or a call takes too long, or if a process ends. All processes are
-            ended then.
+        UserError: if an environment fails or a call takes too long, if a process ends, or if what a process
+            needs cannot be sent to it. All processes are ended then.
     """
 
     def __init__(self, makers: Sequence[Callable[[], gym.Env]], name: str, seconds: float) -> None:
@@ -49,10 +55,12 @@ class Workers(gym.vector.AsyncVectorEnv):
         # Forking this process, which has threads, could hang. The fork server has none and imports once.
         if LINUX:
             multiprocessing.set_forkserver_preload(["recdqn.envs"])
-        folder = multiprocessing.util.get_temp_dir()  # holds the server's socket
-        with self._watch("start"):
+        self._folder = _temporary_folder()
+        packed = pack(name)
+        _note_program(getattr(sys.modules["__main__"], "__file__", None))
+        with self._watch("start"), _without_program():
             super().__init__(
-                [partial(_work, maker, os.getpid(), folder) for maker in makers],
+                [functools.partial(_work, maker, packed, os.getpid(), self._folder) for maker in makers],
                 context="forkserver" if LINUX else "spawn",
                 autoreset_mode=gym.vector.AutoresetMode.DISABLED,
             )
@@ -144,10 +152,17 @@ class Workers(gym.vector.AsyncVectorEnv):
             started = [process for process in self.processes if process.pid is not None]
             multiprocessing.connection.wait([process.sentinel for process in started], timeout=5)
             ended = [copy for copy, process in enumerate(self.processes) if process.exitcode is not None]
-            codes = {self.processes[copy].exitcode for copy in ended}
-            how = "; ".join(sorted(map(_ending, codes))) or f"broke off ({first_line(error)})"
-            return f"{self._named(ended)} failed: during {call}, its process {how}"
+            reasons = {self._reason(self.processes[copy]) for copy in ended}
+            how = "; ".join(sorted(reasons)) or f"its process broke off ({first_line(error)})"
+            return f"{self._named(ended)} failed: during {call}, {how}"
         return None
+
+    def _reason(self, process: multiprocessing.process.BaseProcess) -> str:
+        """Return what a process wrote about its end, or else how it ended."""
+        try:
+            return _reason_file(self._folder, process.pid).read_text(encoding="utf-8")
+        except OSError:
+            return f"its process {_ending(process.exitcode)}"
 
     def _named(self, copies: list[int]) -> str:
         return f"{self.name} (copy {', '.join(map(str, copies))})" if copies else self.name
@@ -164,7 +179,60 @@ def _send(pipe: multiprocessing.connection.Connection, message: tuple[str, Any])
         pipe.send(message)
 
 
-def _work(maker: Callable[[], gym.Env], parent: int, folder: str) -> gym.Env:
+def _temporary_folder() -> str:
+    """Return the folder of ``multiprocessing`` for temporary files, which holds the server's socket.
+
+    Raises:
+        UserError: if its name is too long for a socket.
+    """
+    before, usual = tempfile.tempdir, tempfile.gettempdir()
+    short = (place for place in (usual, "/tmp", "/var/tmp", "/dev/shm") if _fits_socket(place))
+    try:
+        tempfile.tempdir = next(short, usual)
+        folder = multiprocessing.util.get_temp_dir()  # the same one from the first call on
+    finally:
+        tempfile.tempdir = before
+    if LINUX and not _fits_socket(os.path.dirname(folder)):
+        raise UserError(
+            f"env.workers=True needs a folder for temporary files whose name has at most {LONGEST} bytes, "
+            f"and {os.path.dirname(folder)} has more: set TMPDIR to another one"
+        )
+    return folder
+
+
+def _fits_socket(place: str) -> bool:
+    return len(os.fsencode(place)) <= LONGEST and os.access(place, os.W_OK)
+
+
+@contextlib.contextmanager
+def _without_program() -> Iterator[None]:
+    """Start processes inside that do not run the program's file, which may train outside of any condition."""
+    usual = multiprocessing.spawn.get_preparation_data
+
+    def prepared(name: str) -> dict[str, Any]:
+        return {key: value for key, value in usual(name).items() if not key.startswith("init_main")}
+
+    vars(multiprocessing.spawn)["get_preparation_data"] = prepared
+    try:
+        yield
+    finally:
+        vars(multiprocessing.spawn)["get_preparation_data"] = usual
+
+
+@functools.cache
+def _note_program(file: str | None) -> None:
+    """Say once if the program's file would run again in the processes of other libraries."""
+    with contextlib.suppress(OSError, ValueError):  # it may be gone, or no text
+        if file is not None and "__name__" not in Path(file).read_text(encoding="utf-8"):
+            print(
+                f"env.workers=True: {file} has no if __name__ == '__main__'; these workers do not need it, "
+                "but the processes of other libraries would run the whole file again",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _work(maker: Callable[[], gym.Env], packed: list[bytes], parent: int, folder: str) -> gym.Env:
     """Make an environment in a worker, which ends with its parent."""
     if os.getpid() == parent:  # Gymnasium makes one more here, to look at its spaces
         return maker()
@@ -173,9 +241,16 @@ def _work(maker: Callable[[], gym.Env], parent: int, folder: str) -> gym.Env:
     threading.Thread(target=_end_with_parent, args=[folder], daemon=True).start()
     torch.set_num_threads(1)
     try:
+        unpack(packed)
         return maker()
-    except Exception as error:
-        raise SystemExit(f"recdqn: {first_line(error)}") from None  # printed without the traceback
+    except (Exception, SystemExit) as error:
+        _reason_file(folder, os.getpid()).write_text(first_line(error), encoding="utf-8")
+        raise SystemExit(1) from None  # without a traceback
+
+
+def _reason_file(folder: str, pid: int | None) -> Path:
+    """Return the file for the reason why a worker could not start."""
+    return Path(folder, f"reason-{pid}")
 
 
 def _end_with_parent(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from recdqn.collect import CollectorState, make_collector
 from recdqn.config import Config
 from recdqn.envs import add_primers, make_env
 from recdqn.envs.replayable import seed_globals
+from recdqn.envs.sending import unpack
 from recdqn.policy import ladder, make_policy
 from recdqn.replay import TRAJECTORY, UNUSED
 
@@ -28,10 +30,11 @@ class Actor:
     Args:
         cfg: the configuration of the run.
         number: of this actor, from 0.
+        packed: what only the learner's program knows about the environments.
     """
 
-    def __init__(self, cfg: Config, number: int) -> None:
-        self.cfg, self.number = cfg, number
+    def __init__(self, cfg: Config, number: int, packed: Sequence[bytes] = ()) -> None:
+        self.cfg, self.number, self.packed = cfg, number, packed
         self._made = False
 
     def ready(self) -> None:
@@ -64,6 +67,7 @@ class Actor:
 
     def _make(self) -> None:
         torch.set_num_threads(1)
+        unpack(self.packed)
         run, actors = self.cfg, self.cfg.scale.actors
         each = run.env.num_envs // actors
         cfg = run.replace(

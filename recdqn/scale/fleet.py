@@ -17,6 +17,7 @@ from torch import Tensor
 from torchrl.data import TensorDictReplayBuffer
 
 from recdqn.config import Config
+from recdqn.envs.sending import pack
 from recdqn.errors import UserError, first_line
 from recdqn.scale.actor import Actor, Result
 from recdqn.scale.cluster import LOST, Cluster
@@ -63,10 +64,11 @@ class Fleet:
         self._states: list[dict[str, Any] | None] = [None for _ in numbers]  # after the last collection
         self._restore = [False for _ in numbers]  # whether the actor's next collection begins with its state
         self._actors: list[Any] = []
+        self._packed = pack(str(cfg.env.id))
         self._cluster = Cluster(cfg)
         try:
             self._remote = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Actor)
-            self._actors = [self._remote.remote(cfg, number) for number in numbers]
+            self._actors = [self._remote.remote(cfg, number, self._packed) for number in numbers]
             with contextlib.suppress(*LOST):  # the first collection replaces it
                 self._await_start(numbers)
         except BaseException:
@@ -156,7 +158,7 @@ class Fleet:
         self._cluster.check(now=True)
         self.say(f"actor {number} died ({reason}): another one goes on with its episodes")
         ray.kill(self._actors[number])  # it may only be out of reach
-        self._actors[number] = self._remote.remote(self.cfg, number)
+        self._actors[number] = self._remote.remote(self.cfg, number, self._packed)
         self._restore[number] = self._states[number] is not None
         self._await_start([number])
         for one in self.rounds:

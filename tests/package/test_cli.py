@@ -105,6 +105,45 @@ def test_evaluate(saved, monkeypatch, capsys):
     assert (status, mean) == (0, "mean") and float(number) == pytest.approx(values["mean"], abs=0.05)
 
 
+PRINTS = """
+import os, subprocess
+import gymnasium as gym
+class Loud(gym.Wrapper):
+    def step(self, action):
+        print("from Python")
+        os.write(1, b"from C\\n")
+        return super().step(action)
+    def reset(self, **kwargs):
+        subprocess.run(["echo", "from a simulator"])
+        return super().reset(**kwargs)
+def loud():
+    return Loud(gym.make("CartPole-v1"))
+"""
+
+
+@pytest.mark.parametrize("workers", ["false", "true"])
+def test_only_results_are_on_standard_output(tmp_path, workers):
+    """What an environment prints is on standard error, also in a terminal that knows only ASCII."""
+    (tmp_path / "loud.py").write_text(PRINTS)
+    run = tmp_path / "l\u00e4ufe"
+    changed = ["--env.id", "loud:loud", "--env.num-envs", "2", "--env.workers", workers, *SHORT]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = [
+        subprocess.run(
+            [sys.executable, "-m", "recdqn.cli", *command], cwd=tmp_path, env=environment, capture_output=True
+        )
+        for command in (
+            ["train", "masked-cartpole", *changed, "--out", run.name],
+            ["evaluate", run.name, "--episodes", "2", "--json"],
+        )
+    ]
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr
+    assert done[0].stdout == b"l\\xe4ufe\n"
+    assert len(json.loads(done[1].stdout)["returns"]) == 2
+    for one in done:
+        assert all(text in one.stderr for text in (b"from Python", b"from C", b"from a simulator"))
+
+
 def test_watch(saved, monkeypatch, capsys, tmp_path):
     status, out, err = run_main(monkeypatch, capsys, "watch", saved, "--out", tmp_path / "film.mp4")
     assert (status, out) == (0, f"{tmp_path / 'film.mp4'}\n")
