@@ -28,7 +28,7 @@ from recdqn.run.folder import MANIFEST, METRICS
 from recdqn.run.provenance import manifest
 
 TASKS = ("masked-cartpole", "corridor-10", "corridor-30", "copy")
-SEEDS = 5
+SEEDS = 3
 
 
 def train_ppo(cfg: Config, most_frames: int, report: Callable[[Record], None] = lambda row: None) -> Record:

@@ -140,8 +140,8 @@ def test_the_pixel_preset_was_recorded_again_and_one_seed_was_not_solved():
 @pytest.mark.parametrize(
     "name, seeds, frames",
     [
-        ("masked-cartpole/none", 8, 100_000),
-        ("masked-cartpole/four", 8, 100_000),
+        ("masked-cartpole/none", 10, 100_000),
+        ("masked-cartpole/four", 10, 100_000),
         ("pixel-cartpole/none", 3, 60_000),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.memory import AGENTS, CHOICES, LONG, SEEDS, WIPED, agent
+from benchmarks.ppo import TASKS as PPO_TASKS
 from recdqn import Config
 from recdqn.book.recorded import RESULTS, recorded_runs
 from recdqn.curves import final_return
@@ -65,6 +66,28 @@ def test_agents_without_memory_fail_in_the_tasks_and_not_in_their_twins():
         if task != "masked-cartpole":
             assert abs(mean(found["four"]) - mean(found["none"])) < 0.15
     assert all(run["final"] for run in recorded("masked-cartpole")["four"])
+
+
+def test_four_observations_are_enough_where_the_clue_is_near():
+    for task in ("repeat-previous", "minigrid-memory-s7"):
+        found = recorded(task)
+        for name in ("lstm", "gru", "four"):
+            assert all(run["final"] for run in found[name])
+    assert not any(run["final"] for run in recorded("repeat-previous")["none"])
+
+
+def test_recurrent_ppo_solves_the_tasks_with_a_short_memory():
+    ppo = {task: recorded_runs(f"memory/{task}/ppo") for task in PPO_TASKS}
+    solved = {task: {run["final"] is not None for run in runs} for task, runs in ppo.items()}
+    assert solved == {
+        "masked-cartpole": {True},
+        "corridor-10": {True},
+        "corridor-30": {False},
+        "copy": {False},
+    }
+    assert max(frames(ppo["corridor-10"])) <= statistics.median(frames(runs_of("corridor-10", "lstm")))
+    without = mean(recorded("copy")["none"])
+    assert without + 0.2 < mean(ppo["copy"]) < mean(runs_of("copy", "lstm")) - 0.2
 
 
 def test_a_wiped_memory_is_worth_nothing():
