@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from recdqn.doctor import diagnose
     from recdqn.envs import add_primers, make_env
     from recdqn.evaluation import evaluate
+    from recdqn.export import export_agent
     from recdqn.learner import Learner
     from recdqn.loss import RecurrentDQNLoss
     from recdqn.policy import make_policy
@@ -24,6 +25,7 @@ _MODULES = {
     "add_primers": "recdqn.envs",
     "diagnose": "recdqn.doctor",
     "evaluate": "recdqn.evaluation",
+    "export_agent": "recdqn.export",
     "load_agent": "recdqn.run.folder",
     "load_checkpoint": "recdqn.run.folder",
     "make_collector": "recdqn.collect",
@@ -42,6 +44,7 @@ __all__ = [
     "add_primers",
     "diagnose",
     "evaluate",
+    "export_agent",
     "load_agent",
     "load_checkpoint",
     "make_collector",

@@ -1,4 +1,4 @@
-"""The command line: ``recdqn train``, ``resume``, ``sweep``, ``evaluate``, ``watch`` and ``doctor``.
+"""The command line: ``recdqn train``, ``resume``, ``sweep``, ``evaluate``, ``watch``, ``export``, ``doctor``.
 
 Progress and messages go to standard error, results to standard output: a command returns its result. What an
 environment prints goes to standard error too. Input that cannot be used ends with one line and exit status 2.
@@ -161,6 +161,22 @@ def watch(
     return out
 
 
+def export(run: RunFolder, /, *, out: Annotated[Path, argument("FILE", Path)]) -> object:
+    """Write a saved agent as one file, for programs without TorchRL.
+
+    Args:
+        run: the folder of a run.
+        out: the file: .onnx, with the extra recdqn[export], or .pt2.
+    """
+    from recdqn.export import export_agent
+
+    described = export_agent(run, out)
+    for kind in ("inputs", "outputs"):
+        shapes = (f"{one['name']} {one['dtype']} {['batch', *one['shape']]}" for one in described[kind])
+        _say(f"{kind}: {', '.join(shapes).replace(chr(39), '')}")
+    return out
+
+
 def doctor(target: Annotated[str, argument("TARGET")], /) -> object:
     """Look for silent bugs in a recurrent pipeline; the exit status is 1 if there are errors.
 
@@ -180,6 +196,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "sweep": sweep,
     "evaluate": evaluate,
     "watch": watch,
+    "export": export,
     "doctor": doctor,
 }
 

@@ -2,7 +2,7 @@
 
 from recdqn.envs import adapters, memory
 from recdqn.envs.base import GymnasiumEnv, OpenEnv, hide_velocities
-from recdqn.envs.make import add_primers, declared_spaces, make_env, make_vector_env
+from recdqn.envs.make import add_primers, declared_spaces, make_env, make_vector_env, open_env
 from recdqn.envs.pixels import PAINTERS, RenderedPixels, ResizedPixels, ScreenReader, prepare_display
 from recdqn.envs.shrink import GREY, small_grey
 
@@ -19,6 +19,7 @@ __all__ = [
     "hide_velocities",
     "make_env",
     "make_vector_env",
+    "open_env",
     "prepare_display",
     "small_grey",
 ]

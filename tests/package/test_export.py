@@ -1,0 +1,172 @@
+"""Exported agents, run in processes without PyTorch, against the agents."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from recdqn import Config, cli, export_agent, make_env, make_policy, save_checkpoint
+from recdqn.agent import Agent
+from recdqn.envs import make_vector_env
+from recdqn.errors import UserError
+from recdqn.export import METADATA, Step, opened
+from recdqn.policy.plain import step
+from recdqn.run.folder import Run
+
+SMALL = {"hidden_size": 8, "features": 8, "head": 8, "bfloat16": False}
+# Runs an exported file on recorded inputs, one step after another, and carries the state over.
+STANDALONE = """
+import sys
+import numpy as np, onnxruntime
+assert not {"torch", "torchrl", "recdqn", "tensordict"} & sys.modules.keys()
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+given = dict(np.load(sys.argv[2]))
+names = [one.name for one in session.get_inputs()]
+states = [name for name in names if name + "_next" in [one.name for one in session.get_outputs()]]
+state = {name: given[name] for name in states}
+values, actions = [], []
+for k in range(len(given["observation"])):
+    fixed = {name: given[name][k] for name in names if name not in states}
+    value, action, *after = session.run(None, fixed | state)
+    state = dict(zip(states, after))
+    values.append(value)
+    actions.append(action)
+np.savez(sys.argv[3], values=values, actions=actions)
+assert "torch" not in sys.modules
+"""
+
+
+def stirred(**changes):
+    """A small agent with large weights, so that memory shows in its Q-values."""
+    name = "pixel-cartpole" if changes.get("env", {}).get("observation") == "pixels" else "masked-cartpole"
+    cfg = Config.preset(name).replace(env={"num_envs": 1} | changes.pop("env", {}))
+    cfg = cfg.replace(policy=SMALL | changes.pop("policy", {}), **changes)
+    torch.manual_seed(2)
+    policy = make_policy(cfg.policy, make_env(cfg.env))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(2)
+    return Run(cfg, policy)
+
+
+def played(run, steps=12, batch=3):
+    """Greedy steps of a batch: observations, starts of episodes, Q-values, actions and earlier rewards."""
+    games = make_vector_env(run.cfg.replace(env={"num_envs": batch}).env)
+    agent = Agent(run.policy, run.cfg.env)
+    seen, _ = games.reset(seed=0)
+    state, init = agent.initial_state(batch), np.ones((batch, 1), bool)
+    rows, reward = [], np.zeros(batch)
+    for _ in range(steps):
+        now = seen["pixels"] if isinstance(seen, dict) else seen
+        values, state = agent.values(now, state, reward)
+        rows.append((now, init, values, values.argmax(-1), reward.astype(np.float32)[:, None]))
+        seen, reward, ended, _, _ = games.step(rows[-1][3])
+        init = ended[:, None].copy()
+        if ended.any():
+            seen, _ = games.reset(options={"reset_mask": ended})
+            for part in state:
+                part[ended] = 0
+    games.close()
+    return [np.stack(part) for part in zip(*rows, strict=True)]
+
+
+VARIANTS = {
+    "lstm": {},
+    "gru": {"policy": {"cell": "gru", "dueling": True}},
+    "none": {"policy": {"cell": "none"}, "env": {"stack": 4, "loc": (0.1,), "scale": (2.0,)}},
+    "pictures": {"env": {"observation": "pixels", "image_size": 36}},
+    "previous": {"env": {"previous": True}},
+}
+
+
+@pytest.mark.parametrize("variant", ["lstm", "gru", "none", "pictures", "previous"])
+def test_a_pt2_file_computes_what_the_agent_computes(tmp_path, variant):
+    run = stirred(**VARIANTS[variant])
+    export_agent(run, tmp_path / "agent.pt2")
+    check(run, opened(tmp_path / "agent.pt2"))
+
+
+def check(run, call):
+    """Compare a file with the agent on steps of the environment."""
+    observations, inits, values, actions, rewards = played(run)
+    inputs = {one["name"]: one["shape"] for one in Step(run.policy, run.cfg.env).inputs}
+    names = [name for name in inputs if name not in ("observation", "is_init", "reward")]
+    # stale states at the start: is_init makes them zeros
+    state = {name: np.ones((3, *inputs[name]), np.float32) for name in names}
+    for k in range(len(values)):
+        given = {"observation": observations[k], "is_init": inits[k]} | state
+        given |= {"reward": rewards[k]} if "reward" in inputs else {}
+        value, action, *after = call(given)
+        np.testing.assert_allclose(value, values[k], atol=2e-5, rtol=1e-5)
+        assert action.tolist() == actions[k].tolist()
+        state = dict(zip(names, after, strict=True))
+    assert inits[1:].any() or run.cfg.env.observation == "pixels"
+
+
+@pytest.mark.parametrize("variant", ["gru", "pictures"])  # the second with an LSTM
+def test_an_onnx_file_runs_without_pytorch(tmp_path, variant):
+    pytest.importorskip("onnxscript", reason="pip install 'recdqn[export]'")
+    run = stirred(**VARIANTS[variant])
+    save_checkpoint(tmp_path / "run", run)
+    (tmp_path / "run" / "manifest.json").write_text('{"command": "by hand"}')
+    described = export_agent(tmp_path / "run", tmp_path / "agent.onnx")
+    observations, inits, values, actions, _ = played(run)
+    states = {one["name"]: np.ones((3, *one["shape"]), np.float32) for one in described["inputs"][2:]}
+    np.savez(tmp_path / "in.npz", observation=observations, is_init=inits, **states)
+    plain = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, "-c", STANDALONE, "agent.onnx", "in.npz", "out.npz"],
+        cwd=tmp_path, env=plain, check=True,
+    )  # fmt: skip
+    found = np.load(tmp_path / "out.npz")
+    np.testing.assert_allclose(found["values"], values, atol=2e-5, rtol=1e-5)
+    assert found["actions"].tolist() == actions.tolist()
+
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "agent.onnx", providers=["CPUExecutionProvider"])
+    text = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+    assert text == json.loads(json.dumps(described))
+    assert text["trained"] == {"command": "by hand"} and text["exported"]["versions"]["torch"]
+    assert text["actions"] == {"count": 2, "first": 0, "meanings": None}
+    assert Config.from_dict(text["settings"]) == run.cfg
+
+
+def test_the_command_writes_a_file_with_its_description(tmp_path, monkeypatch, capsys):
+    save_checkpoint(tmp_path / "run", stirred())
+    out = tmp_path / "agent.pt2"
+    monkeypatch.setattr(sys, "argv", ["recdqn", "export", str(tmp_path / "run"), "--out", str(out)])
+    cli.main()
+    assert capsys.readouterr().out == f"{out}\n"
+    extra = {METADATA: ""}
+    torch.export.load(str(out), extra_files=extra)
+    described = json.loads(extra[METADATA])
+    assert described["inputs"] == [
+        {"name": "observation", "dtype": "float32", "shape": [4]},
+        {"name": "is_init", "dtype": "bool", "shape": [1]},
+        {"name": "h", "dtype": "float32", "shape": [1, 8]},
+        {"name": "c", "dtype": "float32", "shape": [1, 8]},
+    ]
+    assert described["environment"] == "CartPole-v1"
+
+
+def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
+    run = stirred()
+    with pytest.raises(UserError, match=r"cannot export to 'agent.h5': the name must end in .onnx or .pt2"):
+        export_agent(run, tmp_path / "agent.h5")
+    with pytest.raises(UserError, match=r"cannot write .*agent.pt2: .*; choose another place"):
+        export_agent(run, tmp_path / "missing" / "agent.pt2")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs the package onnx: pip install 'recdqn\[export\]'"):
+        export_agent(run, tmp_path / "agent.onnx")
+
+
+def test_a_file_that_computes_other_values_is_not_left_unnoticed(tmp_path, monkeypatch):
+    run = stirred()
+    monkeypatch.setattr("recdqn.export.step", lambda chain, seen, states: step(chain, seen, states[::-1]))
+    with pytest.raises(UserError, match=r"the exported \w+ is .* away from the agent's: do not use the file"):
+        export_agent(run, tmp_path / "agent.pt2")
