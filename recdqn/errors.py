@@ -1,9 +1,10 @@
-"""Errors with a one-line message, what such messages quote, and functions found by name."""
+"""Errors with a one-line message, what such messages quote, and packages and functions found by name."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import reprlib
 import textwrap
 from collections.abc import Iterable
@@ -72,6 +73,17 @@ def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {prefix}{close[0]}?" if close else f"choose one of {', '.join(known)}"
+
+
+def installed(package: str) -> bool:
+    """Return whether a package can be imported; a folder of its name that holds no code does not count.
+
+    Example:
+        >>> installed("torch")
+        True
+    """
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def resolve(name: str) -> Any:

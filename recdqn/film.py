@@ -41,7 +41,7 @@ def film(
         UserError: if ``path`` has another suffix, its folder does not exist, or the environment fails or
             cannot be drawn.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # the environment may change the working directory
     if path.suffix not in (".gif", ".mp4"):
         raise UserError(f"cannot film into {path.name!r}: the name must end in .gif or .mp4")
     if not path.parent.is_dir():

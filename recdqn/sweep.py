@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import statistics
@@ -16,7 +15,7 @@ from typing import IO, Any
 
 from recdqn.config import Config
 from recdqn.curves import Record, draw_curves, final_return
-from recdqn.errors import UserError
+from recdqn.errors import UserError, installed
 from recdqn.evaluation import Evaluation, decimals
 from recdqn.fields import dotted
 from recdqn.presets import PRESETS
@@ -92,7 +91,7 @@ def sweep(
     train_all(runs, out, jobs, address, say)
     text = table(runs, out)
     (out / TABLE).write_text(f"{text}\n", encoding="utf-8")
-    if importlib.util.find_spec("matplotlib") is None:
+    if not installed("matplotlib"):
         say(f"{out / FIGURE} is not drawn: pip install matplotlib")
     else:
         draw(runs, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import math
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from recdqn.learner import Learner
 from recdqn.loop import Progress, loop
 from recdqn.replay import make_replay_buffer, preallocate, stored_bytes
 from recdqn.run.folder import (
+    NOT_FINITE,
     SCRATCH,
     Run,
     check_room,
@@ -33,6 +35,7 @@ from recdqn.run.folder import (
     load_config,
     mean_return,
     remove_leftovers,
+    removed_if_empty,
     save_checkpoint,
     write_config,
 )
@@ -44,7 +47,8 @@ from recdqn.run.state import Checkpoints
 if TYPE_CHECKING:
     from recdqn.scale import Fleet
 
-NOT_FINITE = "not-finite.pt"  # in a run folder: batch and networks that gave a value that is not finite
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # of a disk, a quota, or a file
 
 
 def train(
@@ -72,7 +76,8 @@ def train(
             does not exist, or the logger's package is not installed.
     """
     _check(cfg, out, logger)
-    return _train(cfg, None if out is None else Path(out), logger, progress)
+    # absolute, because an environment may change the working directory
+    return _train(cfg, None if out is None else Path(out).absolute(), logger, progress)
 
 
 def resume(
@@ -86,6 +91,7 @@ def resume(
 
     Parameters, target network, optimiser, exploration, replay buffer, collector, episodes, random numbers,
     metrics and counters are restored, so on one CPU thread the run ends as if it had never stopped; only
+    ``"seconds"`` differ.
 
     Args:
         out: the run folder.
@@ -97,7 +103,7 @@ def resume(
     Raises:
         UserError: also if there is no run, or nothing left to do.
     """
-    cfg, out = load_config(out), Path(out)
+    cfg, out = load_config(out), Path(out).absolute()
     if frames is not None:
         cfg = cfg.replace(train={"total_frames": frames})
     if address is not None:
@@ -126,6 +132,10 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
         stack.enter_context(_explained(out, learner, at))
         fleet = None if alone else stack.enter_context(_fleet(cfg, learner))
         scratch = stack.enter_context(_scratch_folder(cfg, out, stored_bytes(cfg, env), resumed))
+        log = None
+        if out is not None and logger is not None:
+            log = Log(out, logger, cfg, _say)
+            stack.callback(log.close)
         buffer = make_replay_buffer(cfg, scratch)
         if fleet is None:
             collector = make_collector(cfg, env, learner.policy, buffer)
@@ -144,7 +154,9 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
             if resumed:
                 _load(checkpoints, collection, at)
         run = Run(cfg, learner.average.module, at.metrics)
-        log = Log(out, logger, at.metrics) if out is not None and logger is not None else None
+        if log is not None:
+            for row in at.metrics:
+                log.add(row)
         shown = stack.enter_context(_progress_bar(cfg, at, bar))
         saved = time.perf_counter()
         started = saved - at.seconds
@@ -203,9 +215,10 @@ def _scratch_folder(cfg: Config, out: Path | None, buffer_bytes: int, resumed: b
             check_room(Path(tempfile.gettempdir()), buffer_bytes, copies=1)
         else:
             check_room(out, buffer_bytes)
+            made = [] if resumed else create_folder(out, cfg)
+            stack.enter_context(lock(out, _say))
             if not resumed:
-                create_folder(out, cfg)
-            stack.enter_context(lock(out))
+                stack.enter_context(removed_if_empty(out, made))
             remove_leftovers(out)
         prefix = "recdqn-" if out is None else SCRATCH
         yield stack.enter_context(
@@ -269,9 +282,10 @@ def _explained(out: Path | None, learner: Learner, at: Progress) -> Iterator[Non
     except OSError as error:
         if out is None:
             raise
+        cure = "make room" if error.errno in FULL else "correct that"
         raise UserError(
-            f"cannot write into {out} ({error.strerror}): make room, then resume from the last checkpoint "
-            f"with 'recdqn resume {out}'"
+            f"cannot write into {out} ({error.strerror or first_line(error)}): {cure}, then resume from the "
+            f"last checkpoint with 'recdqn resume {out}'"
         ) from error
 
 

@@ -6,7 +6,6 @@ observation what must be remembered, one-hot; see :mod:`recdqn.envs.memory`.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from recdqn.errors import UserError
+from recdqn.errors import UserError, installed
 
 CARDS = 4  # suits
 OBJECTS = ("unseen", "empty", "wall", "key", "ball")  # all that the memory task of MiniGrid has
@@ -194,7 +193,7 @@ def _flat(env: Env, kinds: int, secret: Callable[[Any], int | None] | None) -> E
 
 
 def _need(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
+    if not installed(package):
         raise UserError(f"{package} is not installed: pip install 'recdqn[envs]'")
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ from recdqn.envs.statistics import Statistics
 from recdqn.errors import UserError, first_line
 from recdqn.evaluation import Evaluation
 from recdqn.policy import make_policy
+from recdqn.run.lock import LOCK
 from recdqn.run.provenance import manifest
 
 CONFIG, METRICS, WEIGHTS, MANIFEST = "config.json", "metrics.json", "policy.pt", "manifest.json"
 CHECKPOINTS = "checkpoints"  # a folder of its own, see recdqn.run.state
+LOG = "log"  # a folder of its own, see recdqn.run.loggers
+NOT_FINITE = "not-finite.pt"  # batch and networks that gave a value that is not finite
 SCRATCH = ".scratch-"  # prefix of the replay buffer's folder while a run trains
 BUFFER_COPIES = 5  # peak number of buffer copies on disk: itself, two checkpoints, and a third in two forms
 
@@ -59,10 +63,13 @@ def mean_return(row: dict[str, Any]) -> float:
     return float(sum(row["returns"]) / len(row["returns"]))
 
 
-def create_folder(out: str | Path, cfg: Config) -> None:
+def create_folder(out: str | Path, cfg: Config) -> list[Path]:
     """Make the folder ``out`` and write the configuration and the manifest into it.
 
     The manifest says what makes the run: command, commit, versions, machine, threads, seed and date.
+
+    Returns:
+        The folders that were made, inner ones first.
 
     Raises:
         UserError: if ``out`` is not empty, or cannot be made or written.
@@ -80,6 +87,7 @@ def create_folder(out: str | Path, cfg: Config) -> None:
             path.suffix != ".tmp" and path.name != MANIFEST for path in folder.iterdir()
         ):
             raise UserError(f"{folder} is not empty: choose another folder, or remove it first")
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / MANIFEST, manifest() | run)
         write_config(folder, cfg)
@@ -87,6 +95,37 @@ def create_folder(out: str | Path, cfg: Config) -> None:
         raise UserError(
             f"cannot write a run into {folder}: {error.strerror}; choose another folder"
         ) from None
+    return made
+
+
+@contextlib.contextmanager
+def removed_if_empty(out: Path, made: list[Path]) -> Iterator[None]:
+    """Remove a new run folder if the run fails before it has saved anything, so that it can start again.
+
+    A run that was stopped, or could not write, is resumed, and keeps its folder. Files that an environment
+    has written stay.
+
+    Args:
+        out: the folder, locked by this process.
+        made: the folders to remove, inner ones first.
+    """
+    try:
+        yield
+    except Exception as error:
+        saved = [
+            path
+            for pattern in (METRICS, NOT_FINITE, f"{CHECKPOINTS}/checkpoint-*")
+            for path in out.glob(pattern)
+        ]
+        if not saved and not isinstance(error, OSError):
+            for name in (CONFIG, MANIFEST, LOCK):
+                (out / name).unlink(missing_ok=True)
+            for name in (LOG, CHECKPOINTS):
+                shutil.rmtree(out / name, ignore_errors=True)
+            with contextlib.suppress(OSError):  # not empty
+                for path in made:
+                    path.rmdir()
+        raise
 
 
 def write_config(out: str | Path, cfg: Config) -> None:

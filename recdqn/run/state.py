@@ -16,6 +16,7 @@ from recdqn.config import Config
 from recdqn.errors import UserError, first_line
 from recdqn.run.folder import CHECKPOINTS, CONFIG
 
+PYTORCH_WRITER = "inline_container", "PytorchStreamWriter"  # in the message of a write that failed
 STATE = "state.pt"  # the only file that a part of a checkpoint may hold
 
 
@@ -44,15 +45,23 @@ class Checkpoints:
         """Save all parts; of two checkpoints, the one with the higher ``step`` is newer.
 
         Raises:
-            OSError: if the disk is full or cannot be written. The older checkpoints are still there.
+            OSError: if the disk is full or cannot be written.
+            UserError: if a part cannot be saved. The older checkpoints are still there in both cases.
         """
         try:
             path = self.rotation.save(self.checkpoint, step=step, metadata={"config": self.cfg.to_dict()})
             with path.open("rb") as file:  # the older checkpoint was synced before, should the power fail now
                 os.fsync(file.fileno())
-        except RuntimeError as error:  # PyTorch reports a failed write in this way
-            free = shutil.disk_usage(self.folder).free / 1e6
-            raise OSError(errno.ENOSPC, f"a write failed, {free:.0f} MB are free") from error
+        except (OSError, UserError):
+            raise
+        except Exception as error:
+            if any(name in str(error) for name in PYTORCH_WRITER):
+                free = shutil.disk_usage(self.folder).free / 1e6
+                raise OSError(errno.ENOSPC, f"a write failed, {free:.0f} MB are free") from error
+            raise UserError(
+                f"the state cannot be saved in {self.folder} ({first_line(error)}): look for what an "
+                "environment or a policy of your own keeps; the checkpoint before remains"
+            ) from error
 
     def load(self, say: Callable[[str], None]) -> bool:
         """Load the newest checkpoint that is whole, and tell ``say`` of those that are not.

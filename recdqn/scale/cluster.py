@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from recdqn.config import Config
-from recdqn.errors import UserError, first_line
+from recdqn.errors import UserError, first_line, installed
 
 LOST: tuple[type[Exception], ...] = ()  # an actor is gone, or what it returned
 with contextlib.suppress(ImportError):  # the extra "scale"
@@ -140,7 +140,7 @@ def check_ray() -> None:
     Raises:
         UserError: if not.
     """
-    if importlib.util.find_spec("ray") is None:
+    if not installed("ray"):
         raise UserError("Ray is not installed: pip install 'recdqn[scale]'")
 
 

@@ -139,7 +139,8 @@ def test_a_disk_that_becomes_full_or_read_only(tmp_path, how):
     told = json.loads(ran.stdout.splitlines()[-1])
     reason = {"full": "No space left on device|a write failed, 0 MB are free"}
     reason["read-only"] = "Read-only file system"
-    advice = f"make room, then resume from the last checkpoint with 'recdqn resume {tmp_path}/run'"
+    cure = {"full": "make room", "read-only": "correct that"}[how]
+    advice = f"{cure}, then resume from the last checkpoint with 'recdqn resume {tmp_path}/run'"
     assert re.fullmatch(rf"cannot write into {tmp_path}/run \(({reason[how]})\): {advice}", told["line"])
     assert len(told["states"]) == 2 and all(name.startswith("checkpoint-") for name in told["states"])
     assert told["left"] == []

@@ -524,7 +524,7 @@ def test_a_solved_run_is_finished(short, tmp_path):
 
 def test_a_logger_goes_on_without_doubles(killed, short):
     resume(killed, logger="csv", progress=False)
-    logged = (killed / "log/scalars/eval/return.csv").read_text().split()
+    logged = (killed / "log" / killed.name / "scalars/eval/return.csv").read_text().split()
     assert [int(line.split(",")[0]) for line in logged] == [256, 512, 640]
 
 

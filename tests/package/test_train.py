@@ -1,15 +1,18 @@
 """Training: what it counts, repeats, logs and refuses."""
 
+import importlib.util
 import math
 import tempfile
 from pathlib import Path
+from unittest import mock
 
+import psutil
 import pytest
 import torch
 from torchrl.checkpoint import GlobalRNGState
 
 from recdqn import Config, evaluate, resume, train
-from recdqn.errors import ConfigError, UserError
+from recdqn.errors import ConfigError, UserError, installed
 
 
 def without_time(run):
@@ -137,10 +140,78 @@ def test_a_logger_writes_the_mean_return_of_each_evaluation(tiny, tmp_path):
     with pytest.raises(UserError, match="logger='csv' needs a folder"):
         train(tiny, logger="csv", progress=False)
     run = train(tiny, out=tmp_path / "run", logger="csv", progress=False)
-    logged = (tmp_path / "run/log/scalars/eval/return.csv").read_text().split()
+    logged = (tmp_path / "run/log/run/scalars/eval/return.csv").read_text().split()
     assert [int(line.split(",")[0]) for line in logged] == [row["frames"] for row in run.metrics]
     mean = sum(run.metrics[0]["returns"]) / 3
     assert float(logged[0].split(",")[1]) == pytest.approx(mean)
+
+
+def test_a_csv_log_has_the_settings_and_is_closed(tiny, tmp_path):
+    train(tiny, out=tmp_path / "run", logger="csv", progress=False)
+    settings = (tmp_path / "run/log/run/texts/hparams0.txt").read_text().splitlines()
+    assert "train.total_frames: 512" in settings and "env.id: CartPole-v1" in settings
+    assert not [file.path for file in psutil.Process().open_files() if "/log/" in file.path]
+
+
+def test_weights_and_biases_has_a_run_for_each_run(tiny, tmp_path, monkeypatch):
+    """Also beside a run of the program's own, which stays open."""
+    wandb = pytest.importorskip("wandb", reason="pip install recdqn[loggers]")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    started, init = [], wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **given: started.append(init(**given)) or started[-1])
+    with init(dir=tmp_path) as own:
+        for seed in (0, 1):
+            cfg = tiny.replace(seed=seed)
+            train(cfg, out=tmp_path / f"seed-{seed}", logger="wandb", progress=False)
+        assert wandb.run is own
+    assert [run.name for run in started] == ["seed-0", "seed-1"]
+    assert [run.config["seed"] for run in started] == [0, 1]
+    assert started[0].id != started[1].id and all(run._is_finished for run in started)
+
+
+def test_tensorboard_has_the_curve_and_the_settings(tiny, tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install recdqn[loggers]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(tiny, out=tmp_path / "run", logger="tensorboard", progress=False)
+    (folder,) = (tmp_path / "run/log").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("eval/return")] == [row["frames"] for row in run.metrics]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+@pytest.mark.parametrize("folder", ["new", "resumed"])
+def test_a_logger_that_cannot_start_costs_nothing_but_its_line(tiny, tmp_path, monkeypatch, folder):
+    out = tmp_path / "runs" / "one"
+    if folder == "resumed":
+        train(tiny, out=out, logger="csv", progress=False)
+    before = sorted(path for path in out.rglob("*"))
+    start = mock.Mock(side_effect=ConnectionError("no key\nlog in"))
+    with monkeypatch.context() as patch:
+        patch.setattr("recdqn.run.loggers.get_logger", start)
+        with pytest.raises(UserError, match=r"^logger='csv' cannot start \(ConnectionError: no key\)$"):
+            if folder == "resumed":
+                resume(out, frames=640, logger="csv", progress=False)
+            else:
+                train(tiny, out=out, logger="csv", progress=False)
+    assert sorted(path for path in out.rglob("*")) == before
+    assert folder == "resumed" or list(tmp_path.iterdir()) == []
+
+
+def test_a_logger_that_fails_later_does_not_end_the_run(tiny, tmp_path, monkeypatch, capsys):
+    logger = mock.Mock(log_scalar=mock.Mock(side_effect=OSError("gone")))
+    monkeypatch.setattr("recdqn.run.loggers.get_logger", lambda *args, **kwargs: logger)
+    run = train(tiny, out=tmp_path / "run", logger="csv", progress=False)
+    assert len(run.metrics) == 2
+    assert capsys.readouterr().err.count("logger='csv' has failed (OSError: gone): the run goes on") == 1
+
+
+def test_a_folder_without_code_is_no_package(tiny, tmp_path, monkeypatch):
+    """Weights & Biases makes one of its own name."""
+    (tmp_path / "no_such_package").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.util.find_spec("no_such_package") and not installed("no_such_package")
 
 
 def test_a_missing_logger_package_is_named(tiny, tmp_path, monkeypatch):
