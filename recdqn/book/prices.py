@@ -47,13 +47,14 @@ class Price:
         A one-sided Mann-Whitney test at the level of 1 % compares the runs: a solved run ranks above one that
         is not, then the earlier above the later, and of two unsolved runs the higher return.
         """
-        ranks = [[_rank(run) for run in runs] for runs in (self.wrong, self.right)]
+        ranks = [[rank(run) for run in runs] for runs in (self.wrong, self.right)]
         if stats.mannwhitneyu(*ranks, alternative="less").pvalue >= LEVEL:
             return "nothing"
         return "time" if solved_share(self.wrong) >= solved_share(self.right) > 0 else "returns"
 
 
-def _rank(run: Record) -> float:
+def rank(run: Record) -> float:
+    """Return a number that is larger the better a run ended, to compare runs of one task by their ranks."""
     frames = run["evaluations"][-1]["frames"]
     return -frames if run["final"] is not None else final_return(run) - 1e9
 

@@ -26,6 +26,7 @@ SETTINGS = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["s
 # Documented under another name than the one the book imports, or not documented at all.
 UNLISTED = {
     "ExplorationType",
+    "Sequence",
     "assert_close",
     "get_primers_from_module",
     "signed_hyperbolic",

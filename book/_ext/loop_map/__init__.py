@@ -59,12 +59,14 @@ STRIP = {  # by chapter: what the strip calls its part of the loop
     5: "whole loop",
     6: "speed",
     7: "long memory",
+    8: "every piece",
     9: "many collectors",
 }
 PART_I = 6  # its last chapter; the numbers of later ones are not settled, and the strip leaves them out
 BEYOND = {  # no box leads to these
     6: "chapters/06-making-it-fast",
     7: "chapters/07-does-memory-matter",
+    8: "chapters/08-r2d2",
     9: "chapters/09-more-than-one-machine",
 }
 

@@ -26,6 +26,7 @@ from recdqn.book.plots.own_environment import (
 )
 from recdqn.book.plots.policy import epsilon_schedules, pole_embeddings, policy_graph, value_starts
 from recdqn.book.plots.price_of_bugs import price_of_bugs
+from recdqn.book.plots.r2d2 import fixed_sequences, piece_worth, place_priorities
 from recdqn.book.plots.training_loop import replay_counts, seed_curves
 from recdqn.book.plots.transforms import column_statistics, episode_marks, picture_grid, velocity_fits
 
@@ -44,6 +45,7 @@ __all__ = [
     "errors_after_start",
     "errors_by_cart_position",
     "errors_by_position",
+    "fixed_sequences",
     "fleet_parts",
     "growth",
     "large_fleets",
@@ -51,6 +53,8 @@ __all__ = [
     "memory_across_slices",
     "memory_curves",
     "picture_grid",
+    "piece_worth",
+    "place_priorities",
     "pole_embeddings",
     "policy_graph",
     "price_of_bugs",

@@ -1,0 +1,105 @@
+"""What each piece of R2D2 is worth, from the recorded runs of ``python -m benchmarks.r2d2``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from recdqn.book.prices import rank
+from recdqn.book.recorded import RESULTS, Record, recorded_runs
+from recdqn.curves import RESAMPLES
+
+TASKS = (
+    "corridor-100",
+    "corridor-30",
+    "t-maze-10",
+    "masked-cartpole",
+    "minigrid-memory-s7",
+    "flickering-cartpole",
+)
+COMPLETE, PLAIN = "complete", "plain"
+LABELS = {  # by folder, what an agent has in the place of the piece
+    COMPLETE: "complete agent",
+    "priority": "no priorities",
+    "importance": "no importance weights",
+    "rescaling": "values not rescaled",
+    "n-step": "one-step targets",
+    "double": "no double Q-learning",
+    "dueling": "one head",
+    "target-copies": "target moves at each update",
+    "previous": "no previous action and reward",
+    "ladder": "one schedule of epsilon",
+    "whole-episodes": "slices of 60 steps",
+    "burn-in": "no burn-in",
+    "stored-state": "slices start from zeros",
+    "fixed-places": "slices at any step",
+    PLAIN: "the task's own preset",
+}
+FEWEST = 3  # seeds; with fewer nothing could be told from chance
+LEVEL = 0.05  # of the test that tells an effect from chance
+
+
+def recorded_pieces(task: str) -> dict[str, list[Record]]:
+    """Return the recorded runs of a task by agent of :data:`LABELS`, those with three seeds or more.
+
+    Empty if there are none. The task's own preset is the agent without the pieces.
+    """
+    plain = task if task == "masked-cartpole" else f"memory/{task}/lstm"
+    folders = {name: plain if name == PLAIN else f"r2d2/{task}/{name}" for name in LABELS}
+    found = {}
+    for name, folder in folders.items():
+        if len(list((RESULTS / folder).glob("seed-*/metrics.json"))) >= FEWEST:
+            found[name] = recorded_runs(folder)
+    return found if COMPLETE in found else {}
+
+
+def frames(run: Record) -> int:
+    """Return the environment steps until a run was solved; of an unsolved run, all that it took."""
+    return int(run["evaluations"][-1]["frames"])
+
+
+def mean_interval(runs: Sequence[Record]) -> tuple[float, float, float]:
+    """Return the mean of :func:`frames` over seeds and its 95 % bootstrap interval."""
+    counts = np.array([frames(run) for run in runs], float)
+    if np.ptp(counts) == 0.0:
+        return float(counts[0]), float(counts[0]), float(counts[0])
+    rng = np.random.default_rng(0)
+    result = stats.bootstrap((counts,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=rng)
+    low, high = result.confidence_interval
+    return float(counts.mean()), float(low), float(high)
+
+
+def verdict(complete: Sequence[Record], without: Sequence[Record]) -> str:
+    """Return ``"helps"``, ``"harms"`` or ``"no difference seen"``: what the piece does.
+
+    A Mann-Whitney test at the level of 5 % compares the runs; a solved run ranks above one that is not, then
+    the earlier above the later.
+    """
+    ours, theirs = ([rank(run) for run in runs] for runs in (complete, without))
+    if stats.mannwhitneyu(ours, theirs, alternative="two-sided").pvalue >= LEVEL:
+        return "no difference seen"
+    mean = statistics.mean(stats.rankdata(ours + theirs)[: len(ours)])
+    return "helps" if mean > (len(ours) + len(theirs) + 1) / 2 else "harms"
+
+
+def rows(task: str) -> list[tuple[str, ...]]:
+    """Return a table row for each agent of a task: its name, solved runs, frames, and what the piece does."""
+    found = recorded_pieces(task)
+    lines: list[tuple[str, ...]] = []
+    for name, runs in found.items():
+        solved = sum(run["final"] is not None for run in runs)
+        mean, low, high = mean_interval(runs)
+        piece = "–" if name in (COMPLETE, PLAIN) else verdict(found[COMPLETE], runs)
+        lines.append(
+            (
+                task,
+                LABELS[name],
+                f"{solved} of {len(runs)}",
+                f"{mean:,.0f} ({low:,.0f} to {high:,.0f})",
+                piece,
+            )
+        )
+    return lines

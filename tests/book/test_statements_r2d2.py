@@ -1,0 +1,81 @@
+"""What the chapter on R2D2 says, against the recorded runs and the tests that it names."""
+
+import json
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+from benchmarks.r2d2 import ALONE, SEEDS, agent, pieces
+from recdqn import Config
+from recdqn.book import ablation
+from recdqn.book.plots import piece_worth
+from recdqn.book.recorded import RESULTS, recorded_runs
+
+ROOT = Path(__file__).parents[2]
+CHAPTER = ROOT / "book" / "chapters" / "08-r2d2.ipynb"
+RECORDED = [
+    (task, piece)
+    for task in (*SEEDS, *ALONE)
+    for piece in pieces(task)
+    if (RESULTS / "r2d2" / task / piece).is_dir()
+]
+
+
+@pytest.mark.parametrize("task, piece", RECORDED)
+def test_recorded_runs_have_the_settings_of_the_grid(task, piece):
+    for run in recorded_runs(f"r2d2/{task}/{piece}"):
+        assert Config.from_dict(run["config"]) == agent(task, piece, run["seed"])
+
+
+@pytest.mark.parametrize("task", [*SEEDS, *ALONE])
+def test_each_agent_lacks_one_piece(task):
+    complete = agent(task, "complete")
+    assert complete == Config.preset(f"r2d2-{task}")
+    others = [agent(task, piece) for piece in pieces(task) if piece != "complete"]
+    assert all(other != complete for other in others) and len(set(map(str, others))) == len(others)
+    assert set(pieces(task)) <= set(ablation.LABELS)
+
+
+def test_every_test_that_the_chapter_names_exists():
+    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["id"] == "checklist-md")
+    rows = re.findall(r"(?m)^\|.*`(test_\w+)`.*\|$", text)
+    assert len(rows) >= 13
+    for line in text.splitlines():
+        named = re.findall(r"`(test_\w+)`(?: in `([\w/.]+)`)?", line)
+        for name, file in named:
+            source = ROOT / "tests" / "package" / (file or "test_r2d2.py")
+            assert f"def {name}(" in source.read_text(encoding="utf-8"), name
+
+
+def runs(frames, solved=True):
+    row = {"frames": frames, "returns": [1.0 if solved else 0.0]}
+    return {"evaluations": [row], "final": row if solved else None}
+
+
+def test_a_piece_helps_if_the_agent_without_it_is_later_or_fails():
+    early, late = [runs(n * 1_000) for n in range(10, 20)], [runs(n * 1_000) for n in range(20, 30)]
+    failed = [runs(5_000, solved=False)] * 10
+    assert ablation.verdict(early, late) == ablation.verdict(late, failed) == "helps"
+    assert ablation.verdict(late, early) == ablation.verdict(failed, late) == "harms"
+    assert ablation.verdict(early, early[::-1]) == "no difference seen"
+    mean, low, high = ablation.mean_interval(early)
+    assert mean == 14_500 and low == pytest.approx(12_700, abs=300) and high == pytest.approx(16_300, abs=300)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_figure_copes_with_runs_that_are_not_recorded(missing, monkeypatch, tmp_path):
+    if missing:
+        monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    found = {task: ablation.recorded_pieces(task) for task in ablation.TASKS}
+    figure = piece_worth(found)
+    shown = [agents for agents in found.values() if agents]
+    assert missing <= (not shown)
+    assert sum(bool(ax.get_title()) for ax in figure.axes) == len(shown)
+    for ax, agents in zip(figure.axes, shown, strict=False):
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == [
+            ablation.LABELS[name] for name in agents
+        ]
+    plt.close(figure)
