@@ -16,7 +16,7 @@ DEADLINE = 3.0  # seconds from the first signal until a step that hangs is aband
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 )
-HAS_TIMER = hasattr(signal, "setitimer")  # POSIX
+POSIX = hasattr(signal, "pthread_kill")
 
 
 class Stopped(KeyboardInterrupt):
@@ -36,7 +36,8 @@ class GracefulStop:
 
     The signals are SIGINT, SIGTERM and SIGHUP (SIGBREAK on Windows); a SIGHUP that the process ignores, as
     under ``nohup``, stays ignored. On POSIX systems, :class:`Stopped` abandons a step that still runs
-    ``DEADLINE`` seconds after the first signal.
+    ``DEADLINE`` seconds after the first signal. A thread waits for that and sends the signal again: SIGALRM
+    belongs to the program and its environments.
 
     Python handles signals in the main thread only; in another thread the context does nothing. pygame's
     library takes SIGTERM for itself unless another handler is installed, so a process that draws needs this.
@@ -49,12 +50,13 @@ class GracefulStop:
         self.signal: int | None = None
         self._immediate = False
         self._previous: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._late = False
 
     def __enter__(self) -> GracefulStop:
         if threading.current_thread() is threading.main_thread():
             handlers = {number: self._request for number in STOP_SIGNALS if not _ignored_hangup(number)}
-            if HAS_TIMER:
-                handlers[signal.SIGALRM] = self._abandon
             self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
@@ -74,20 +76,30 @@ class GracefulStop:
 
     def cancel_deadline(self) -> None:
         """Cancel the deadline; saving may take longer."""
-        if HAS_TIMER and self._previous:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        with self._lock:
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _request(self, number: int, _: FrameType | None) -> None:
+        if self._late:
+            raise Stopped(self.signal or number, f"stopped; a step took longer than {DEADLINE:g} seconds")
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
-        if HAS_TIMER:
-            signal.setitimer(signal.ITIMER_REAL, DEADLINE)
+        if POSIX:
+            self._timer = threading.Timer(DEADLINE, self._abandon, [number])
+            self._timer.daemon = True
+            self._timer.start()
         if self._immediate:
             raise Interrupted(number)
 
-    def _abandon(self, number: int, _: FrameType | None) -> None:
-        raise Stopped(self.signal or number, f"stopped; a step took longer than {DEADLINE:g} seconds")
+    def _abandon(self, number: int) -> None:
+        """Interrupt the main thread, from another one."""
+        with self._lock:
+            if self._timer is not None:
+                self._late = True
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def stop_at_end_of_input() -> None:

@@ -1,5 +1,6 @@
 """A run that is killed, stopped or damaged, and then resumed, ends as if nothing had happened."""
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -659,6 +660,30 @@ def test_nohup_is_respected(short, whole, tmp_path):
     run.join(60)
     assert run.exitcode == 0
     assert same(outcome(out), whole[0])
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_alarm_belongs_to_the_program(short, tmp_path, monkeypatch, stopped):
+    """An environment, a time limit of a cluster and pytest-timeout use SIGALRM."""
+    forward, rung = RecurrentDQNLoss.forward, []
+
+    def ring(self, batch):
+        if not rung:
+            signal.raise_signal(signal.SIGALRM)
+            os.kill(os.getpid(), signal.SIGTERM) if stopped else None
+        return forward(self, batch)
+
+    monkeypatch.setattr(RecurrentDQNLoss, "forward", ring)
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    try:
+        with pytest.raises(Stopped) if stopped else contextlib.nullcontext():
+            fresh(short, tmp_path / "run")
+        assert rung == [1]
+        assert 0 < signal.setitimer(signal.ITIMER_REAL, 0)[0] < 1000
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_second_signal_stops_at_once(short, tmp_path):
