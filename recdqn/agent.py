@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import ArrayLike
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from recdqn.config import EnvConfig
-from recdqn.envs import declared_spaces, small_grey
+from recdqn.envs import declared_spaces
+from recdqn.envs.actions import decode, sizes
+from recdqn.envs.arrays import WrongObservation
+from recdqn.envs.entries import MASK, Reader, batch_size, element
+from recdqn.envs.make import reader_of
 from recdqn.errors import UserError
 from recdqn.policy.modules import recurrent_cell
 from recdqn.policy.plain import chain, single_step, state_count, step
 from recdqn.policy.previous import WithPrevious
 
 State = tuple[np.ndarray, ...]
+ILLEGAL = float(np.finfo(np.float32).min)  # value of an action that is not legal, as TorchRL sets it
 
 
 class Agent:
     """Act in a loop of your own, on one observation or on a batch of them.
 
     The observation is what the environment's ``reset`` and ``step`` return: a masked agent hides the entries
-    itself, and an agent that sees pictures shrinks them. For an agent that sees the rendered environment it
+    itself, and one that sees pictures shrinks them. For an agent that sees the rendered environment it
     is the picture of :class:`recdqn.envs.RenderedPixels`, ``[1, size, size]``, uint8; and for one that sees
     several observations at once (``env.stack``) it is the last ones, ``[stack, n]``, the newest at the end.
 
@@ -55,9 +62,10 @@ class Agent:
     def __init__(self, policy: TensorDictModuleBase, cfg: EnvConfig) -> None:
         self.cfg = cfg
         self._modules = chain(policy)
-        self._key = self._modules[0].in_keys[0]
         first = getattr(self._modules[0], "module", None)
         self._actions = first.actions if isinstance(first, WithPrevious) else 0
+        keys = self._modules[0].in_keys[: None if recurrent_cell(self._modules[0]) is None else 1]
+        self._keys = [key for key in keys if key != "previous"]
         self._device = next((p.device for p in policy.parameters()), torch.device("cpu"))
         self._loc, self._scale = (torch.tensor(x, device=self._device) for x in (cfg.loc, cfg.scale))
         self._visible = list(cfg.visible) if cfg.observation == "masked" else None
@@ -81,37 +89,49 @@ class Agent:
         return tuple(np.zeros((*shape, *size), np.float32) for size in self._state_shapes)
 
     def act(
-        self, observation: ArrayLike, state: State, reward: ArrayLike = 0.0, epsilon: float = 0.0
+        self,
+        observation: Any,
+        state: State,
+        reward: ArrayLike = 0.0,
+        epsilon: float = 0.0,
+        mask: ArrayLike | None = None,
     ) -> tuple[Any, State]:
         """Choose the action with the largest Q-value, or sometimes a random one.
 
         Args:
-            observation: one observation, or a batch ``[batch, ...]``.
+            observation: one observation, or a batch ``[batch, ...]``; then each entry of a ``Dict`` or
+                ``Tuple`` is a batch.
             state: from :meth:`initial_state`, or what the call before returned.
             reward: for the last action, as the environment's ``step`` returned it: a number, or ``[batch]``.
                 Only an agent that sees its previous step reads it, and not at the start of an episode.
             epsilon: probability of a random action, for each observation; see :attr:`rng`.
+            mask: which actions are legal, ``[actions]`` or ``[batch, actions]``, where ``env.mask`` names an
+                entry of ``info``.
 
         Returns:
-            The action as the environment's ``step`` takes it, an integer, or an array ``[batch]``; and the
-            state for the next call.
+            The action as the environment's ``step`` takes it, an integer, or an array ``[batch]``, or a list
+            of actions of other kinds; and the state for the next call.
 
         Raises:
             UserError: if the observation or the state has another shape than the environment's or the
                 policy's.
         """
-        values, state = self.values(observation, state, reward)
+        values, state = self.values(observation, state, reward, mask)
         action = values.argmax(-1)
         if epsilon > 0:
             random = self.rng.integers(values.shape[-1], size=action.shape)
+            if (illegal := values == ILLEGAL).any():
+                random = (self.rng.random(values.shape) - illegal).argmax(-1)
             action = np.where(self.rng.random(action.shape) < epsilon, random, action)
             if self._actions:
                 state = (*state[:-1], np.eye(self._actions, dtype=np.float32)[action])
-        action = action + self._first_action
-        return (int(action) if values.ndim == 1 else action), state
+        if isinstance(space := self._declared[1], Discrete):
+            action = action + int(space.start)
+            return (int(action) if values.ndim == 1 else action), state
+        return (decode(space, action) if values.ndim == 1 else [decode(space, a) for a in action]), state
 
     def values(
-        self, observation: ArrayLike, state: State, reward: ArrayLike = 0.0
+        self, observation: Any, state: State, reward: ArrayLike = 0.0, mask: ArrayLike | None = None
     ) -> tuple[np.ndarray, State]:
         """Compute the Q-values.
 
@@ -119,6 +139,7 @@ class Agent:
             observation: as for :meth:`act`.
             state: as for :meth:`act`.
             reward: as for :meth:`act`.
+            mask: as for :meth:`act`.
 
         Returns:
             The Q-values of the actions in their order, ``[actions]`` or ``[batch, actions]``; and the state
@@ -127,14 +148,15 @@ class Agent:
         Raises:
             UserError: as :meth:`act`.
         """
-        seen = np.asarray(observation)
-        batch = self._batch(seen.shape, state)
-        if batch is None:
-            seen = seen[None]
-        if self._key == "pixels" and seen.shape[1:] != (1, self.cfg.image_size, self.cfg.image_size):
-            seen = np.stack([small_grey(picture, self.cfg.image_size) for picture in seen])
-        if batch is None and not self._actions:
-            return self._one(seen, state)
+        if self._reader is not None:
+            seen, batch = self._read(self._reader, observation, mask)
+            self._check_state(state, batch)
+        else:
+            seen = np.asarray(observation)
+            batch = self._batch(seen.shape, state)
+            seen = seen[None] if batch is None else seen
+            if batch is None and not self._actions and len(self._keys) == 1:
+                return self._one(seen, state)
         if batch is None:
             state = tuple(part[None] for part in state)
         values, state = self.batch_values(seen, state, reward)
@@ -144,22 +166,21 @@ class Agent:
         """Compute the Q-values of one observation ``[1, ...]``."""
         with torch.inference_mode():  # a little faster than no_grad
             before = [torch.from_numpy(part).to(self._device) for part in state]
-            values, after = self._single(self._scaled(seen), before)
+            values, after = self._single(self._inputs(seen)[0], before)
             return values[0].cpu().numpy(), tuple(part.cpu().numpy() for part in after)
 
     @torch.no_grad()
     def batch_values(
-        self, seen: np.ndarray, state: State, reward: ArrayLike = 0.0
+        self, seen: np.ndarray | dict[str, np.ndarray], state: State, reward: ArrayLike = 0.0
     ) -> tuple[np.ndarray, State]:
         """Compute the Q-values of a batch, without a check.
 
         Args:
-            seen: observations of :func:`recdqn.envs.make_vector_env`: vectors ``[batch, n]``, or pictures
-                ``[batch, 1, size, size]``.
+            seen: observations of :func:`recdqn.envs.make_vector_env`.
             state: of the batch.
             reward: for the last actions, ``[batch]``.
         """
-        inputs = [self._scaled(seen)]
+        inputs = self._inputs(seen)
         before = [torch.from_numpy(part).to(self._device) for part in state]
         if self._actions:
             action = before.pop()
@@ -168,6 +189,8 @@ class Agent:
             inputs.append(torch.cat([action, paid * self.cfg.reward_scale * started], -1))
         outputs, after = step(self._modules, inputs, before)
         values = outputs[-1].cpu().numpy()
+        if isinstance(seen, dict) and MASK in seen:
+            values = np.where(seen[MASK], values, ILLEGAL)
         result = [part.cpu().numpy() for part in after]
         if self._actions:
             result.append(np.eye(self._actions, dtype=np.float32)[values.argmax(-1)])
@@ -184,6 +207,10 @@ class Agent:
             raise UserError(
                 f"an observation of shape {shape}: expected {shapes}, as {self.cfg.id} returns it"
             )
+        self._check_state(state, batch)
+        return batch
+
+    def _check_state(self, state: State, batch: int | None) -> None:
         start = [size if batch is None else (batch, *size) for size in self._state_shapes]
         given = [np.shape(part) for part in state]
         if given != start:
@@ -191,32 +218,58 @@ class Agent:
                 f"a state of shapes {given}: expected {start}, "
                 f"from initial_state({batch or ''}) or the call before"
             )
-        return batch
+
+    def _read(
+        self, reader: Reader, observation: Any, mask: ArrayLike | None
+    ) -> tuple[np.ndarray | dict[str, np.ndarray], int | None]:
+        """Return what ``reader`` makes of an observation or of each of a batch, and the batch size."""
+        space = self._declared[0]
+        try:
+            batch = batch_size(space, observation)
+            several = (
+                [observation] if batch is None else [element(space, observation, k) for k in range(batch)]
+            )
+            masks = [None] * len(several) if mask is None else np.atleast_2d(mask)
+            rows = [reader(one, {self.cfg.mask: legal}) for one, legal in zip(several, masks, strict=True)]
+        except (WrongObservation, KeyError, TypeError, ValueError, IndexError) as error:
+            raise UserError(f"the agent was given {error}, as {self.cfg.id} never returns it") from None
+        if isinstance(reader.space, Box):
+            return np.stack(rows), batch
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}, batch
 
     @functools.cached_property
-    def _declared(self) -> tuple[Any, int]:
-        observations, actions = declared_spaces(self.cfg)
-        return observations, int(actions.start)
+    def _declared(self) -> tuple[Any, Any]:
+        return declared_spaces(self.cfg)
 
-    @property
-    def _first_action(self) -> int:
-        return self._declared[1]
+    @functools.cached_property
+    def _reader(self) -> Reader | None:
+        """What reads observations; ``None`` if they are plain vectors or the small picture of a frame."""
+        if self.cfg.observation == "pixels":
+            return None
+        observations, actions = self._declared
+        return reader_of(observations, self.cfg, math.prod(sizes(actions) or []))
 
     @functools.cached_property
     def _shapes(self) -> list[tuple[int, ...]]:
         """Shapes of one observation."""
         shapes: list[tuple[int, ...]] = []
-        if self._key == "pixels":
+        if self.cfg.observation == "pixels":
             shapes.append((1, self.cfg.image_size, self.cfg.image_size))
-        if self.cfg.observation != "pixels":
+        else:
             stack = () if self.cfg.stack == 1 else (self.cfg.stack,)
             shapes.append((*stack, *self._declared[0].shape))
         return shapes
 
+    def _inputs(self, seen: np.ndarray | dict[str, np.ndarray]) -> list[Tensor]:
+        """Return what the first module reads of the observation."""
+        if not isinstance(seen, dict):
+            seen = {self._keys[0]: seen}
+        return [
+            self._scaled(seen[key]) if key == "observation" else torch.from_numpy(seen[key]).to(self._device)
+            for key in self._keys
+        ]
+
     def _scaled(self, seen: np.ndarray) -> Tensor:
-        """Return what the first module reads."""
-        if self._key == "pixels":
-            return torch.from_numpy(seen).to(self._device)
         if self._visible is not None:
             seen = seen[..., self._visible]
         value = torch.from_numpy(seen).to(self._device).float() * self._scale + self._loc

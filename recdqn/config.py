@@ -52,13 +52,20 @@ class EnvConfig(Part):
             has that function. The function itself can be given as well; its name is kept. A function of a
             script or a notebook is found from there only.
         observation: ``"masked"`` (the entries ``visible`` of a vector: CartPole without velocities),
-            ``"pixels"`` (the rendered environment) or ``"whole"`` (the observation as it is: a vector, or a
-            picture, which is converted to a small grey one).
+            ``"pixels"`` (the rendered environment) or ``"whole"`` (the observation as it is, a space of any
+            kind; pictures become small and grey).
         num_envs: environments that step together; 1 gives an environment without a batch dimension.
         image_size: height and width of a picture, in pixels.
         visible: indices of the vector's entries that ``"masked"`` shows.
         stack: vectors that the network sees side by side, the last ones [dqn]. With 4, an agent without
             memory sees velocities as differences. The first one also fills the places before it.
+        entries: entries of a ``Dict`` or ``Tuple`` that are seen, by name: ``"camera"``, ``"arm.angles"``, or
+            ``"0"`` in a ``Tuple``. ``"all"`` shows all of them.
+        arrays: how arrays of two or more axes are read: ``"picture"`` (colours or grey), ``"frames"``
+            (several pictures, in the first or the last axis), ``"grid"`` (codes, each looked up in a table)
+            or ``"numbers"``. One word for all, or ``"camera=picture"`` for one entry. ``"ask"`` refuses them.
+        mask: name of the entry of the observation, or of ``info``, that tells which actions are legal, one
+            number for each; ``"none"`` if all always are.
         loc, scale: of vectors: the network sees ``scale * observation + loc``; one entry, or one for every
             entry of the observation.
         previous: also show the policy its previous action, one-hot, and the scaled reward that it brought, as
@@ -82,6 +89,9 @@ class EnvConfig(Part):
     loc: Entries[Scale] = (0.0, 0.0)
     scale: Entries[Scale] = (2.0, 20.0)
     previous: Bool = False
+    entries: Entries[Text] = ("all",)
+    arrays: Entries[Text] = ("ask",)
+    mask: Text = "none"
     reward_scale: Annotated[Float, Field(ge=1e-6, le=1_000_000)] = 0.005
     max_steps: Annotated[Int, Field(ge=1, le=1_000_000)] = 10_000
     workers: Bool = False

@@ -165,9 +165,8 @@ def _greedy_steps(
         seen, _ = envs.reset()  # the second one, as TorchRL's set_seed resets once
         state, reward = agent.initial_state(cfg.num_envs), np.zeros(cfg.num_envs)
         while True:
-            pictures = seen["pixels"] if isinstance(seen, dict) else seen
-            values, state = agent.batch_values(pictures, state, reward)
-            _check(observation=pictures, value=values)
+            values, state = agent.batch_values(seen, state, reward)
+            _check(observation=seen.get("observation") if isinstance(seen, dict) else seen, value=values)
             seen, reward, terminated, truncated, _ = envs.step(values.argmax(-1))
             done = terminated | truncated
             _check(reward=reward)
@@ -181,7 +180,7 @@ def _greedy_steps(
 def _check(**values: Any) -> None:
     """Refuse numbers that are not finite: an evaluation must not hide them in a mean."""
     for name, value in values.items():
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+        if value is not None and not np.isfinite(value).all():
             batch = TensorDict({name: torch.from_numpy(np.array(value))}, [])
             advice = "check what the environment returns"
             raise NotFinite(f"{name!r} in an evaluation is not finite: {advice}", batch)

@@ -7,6 +7,7 @@ import copy
 import importlib.util
 import io
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor, nn
 
 from recdqn.agent import Agent
 from recdqn.config import EnvConfig
 from recdqn.envs import declared_spaces, open_env
+from recdqn.envs.actions import sizes
+from recdqn.envs.entries import KEYS
+from recdqn.envs.make import reader_of
 from recdqn.errors import UserError
 from recdqn.policy.encoders import PATCH, PixelEncoder
 from recdqn.policy.modules import recurrent_cell
@@ -42,9 +47,9 @@ def export_agent(run: str | Path | Run, out: str | Path) -> dict[str, Any]:
 
     The inputs are, in order:
 
-    - ``observation``: ``[batch, n]``, float32, as the environment returns it (the file hides and scales the
-      entries itself), or ``[batch, stack, n]``; or the small grey pictures of :mod:`recdqn.envs`,
-      ``[batch, 1, size, size]``, uint8;
+    - ``observation``: ``[batch, n]``, float32, as the environment returns it, or as a vector of its entries
+      (the file hides and scales them itself), or ``[batch, stack, n]``; or the small grey pictures of
+      :mod:`recdqn.envs`, ``[batch, pictures, size, size]``, uint8;
     - ``is_init``: ``[batch, 1]``, bool: whether an episode begins. The states are then taken as zeros;
     - ``h`` and, for an LSTM, ``c``: ``[batch, layers, hidden]``, float32. A policy without a recurrent layer
       has neither;
@@ -125,10 +130,15 @@ class Step(nn.Module):
     def __init__(self, policy: TensorDictModuleBase, cfg: EnvConfig) -> None:
         super().__init__()
         modules = chain(policy)
-        self.pixels = modules[0].in_keys[0] == "pixels"
-        observations, actions = declared_spaces(cfg)
-        self.first_action, count = int(actions.start), int(actions.n)
-        shape = tuple(observations.shape or ())
+        keys = [key for key in modules[0].in_keys if key in KEYS]
+        if len(keys) > 1 or keys == ["codes"] or cfg.mask != "none":
+            raise UserError(
+                f"an agent that reads {' and '.join(keys)}{' and a mask' * (cfg.mask != 'none')} cannot be "
+                "exported: expected numbers or pictures alone"
+            )
+        self.pixels = keys == ["pixels"]
+        space, self.first_action, count = _seen(cfg)
+        shape = tuple(space.shape or ())
         self.previous = isinstance(getattr(modules[0], "module", None), WithPrevious)
         self.reward_scale = cfg.reward_scale
         self.chain = nn.ModuleList([_exportable(module) for module in modules])
@@ -136,8 +146,8 @@ class Step(nn.Module):
         for name, values in (("visible", list(visible)), ("scale", cfg.scale), ("loc", cfg.loc)):
             self.register_buffer(name, torch.tensor(values))
 
-        size, stack = cfg.image_size, () if cfg.stack == 1 else (cfg.stack,)
-        seen = ("uint8", [1, size, size]) if self.pixels else ("float32", [*stack, *shape])
+        stack = () if cfg.stack == 1 else (cfg.stack,)
+        seen = ("uint8", list(shape)) if self.pixels else ("float32", [*stack, *shape])
         cells = [cell for module in modules if (cell := recurrent_cell(module)) is not None]
         states = {
             name + (f"_{k}" if len(cells) > 1 else ""): [cell.num_layers, cell.hidden_size]
@@ -280,7 +290,7 @@ def _check(call: Call, agent: Agent, network: Step) -> None:
         names = [one["name"] for one in network.inputs[2 : 2 + len(state)]]
         inputs |= dict(zip(names, state, strict=True))
         reward = inputs["reward"][:, 0] if network.previous else 0.0
-        expected, after = agent.values(inputs["observation"], state, reward)
+        expected, after = agent.batch_values(inputs["observation"], state, reward)
         found = call(inputs)
         wanted = (expected, expected.argmax(-1) + network.first_action, *after)
         for name, a, b in zip((one["name"] for one in network.outputs), found, wanted, strict=True):
@@ -295,13 +305,26 @@ def _check(call: Call, agent: Agent, network: Step) -> None:
 def _spaces(cfg: EnvConfig) -> dict[str, Any]:
     """Describe what the environment returns and takes."""
     observations, actions = declared_spaces(cfg)
+    _, first, count = _seen(cfg)
     with contextlib.closing(open_env(cfg)) as env:
         meanings = getattr(env.unwrapped, "get_action_meanings", lambda: None)()
     return {
         "environment": str(cfg.id),
         "observation_space": str(observations),
-        "actions": {"count": int(actions.n), "first": int(actions.start), "meanings": meanings},
+        "action_space": str(actions),
+        "actions": {"count": count, "first": first, "meanings": meanings},
     }
+
+
+def _seen(cfg: EnvConfig) -> tuple[Any, int, int]:
+    """Return the space of what an agent reads, the number of its first action, and how many there are."""
+    observations, actions = declared_spaces(cfg)
+    count = math.prod(sizes(actions) or [])
+    first = int(actions.start) if isinstance(actions, Discrete) else 0
+    if cfg.observation == "pixels":
+        return Box(0, 255, (1, cfg.image_size, cfg.image_size), np.uint8), first, count
+    reader = reader_of(observations, cfg, count)
+    return (observations if reader is None else next(iter(reader.spaces.values()))), first, count
 
 
 def _manifest_of(folder: Path) -> dict[str, Any]:

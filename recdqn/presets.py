@@ -10,7 +10,7 @@ WHOLE = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale":
 NEVER = 1_000_000_000.0  # a mean return that no task reaches
 #: The settings that belong to one environment, with values that are safe for any other.
 NEUTRAL: dict[str, Settings] = {
-    "env": WHOLE,
+    "env": WHOLE | {"entries": ("all",), "arrays": ("ask",), "mask": "none"},
     "policy": {"initial_value": 0.0},
     "train": {"solved_return": NEVER},
 }

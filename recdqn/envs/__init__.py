@@ -3,7 +3,7 @@
 from recdqn.envs import adapters, memory
 from recdqn.envs.base import GymnasiumEnv, OpenEnv, hide_velocities
 from recdqn.envs.make import add_primers, declared_spaces, make_env, make_vector_env, open_env
-from recdqn.envs.pixels import PAINTERS, RenderedPixels, ResizedPixels, ScreenReader, prepare_display
+from recdqn.envs.pixels import PAINTERS, RenderedPixels, ScreenReader, prepare_display
 from recdqn.envs.shrink import GREY, small_grey
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "OpenEnv",
     "PAINTERS",
     "RenderedPixels",
-    "ResizedPixels",
     "ScreenReader",
     "add_primers",
     "declared_spaces",

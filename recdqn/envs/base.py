@@ -16,6 +16,7 @@ from torchrl.data import Bounded, Categorical, Composite, OneHot, TensorSpec, Un
 from torchrl.envs import EnvBase, TransformedEnv
 
 from recdqn.config import EnvConfig
+from recdqn.envs.entries import MASK
 
 Array = TypeVar("Array", Tensor, np.ndarray)
 
@@ -33,9 +34,9 @@ class GymnasiumEnv(EnvBase):
     instead of six. It names no device: with ``device="cpu"`` TorchRL would copy every entry at every step.
 
     Args:
-        env: with ``Discrete`` actions. Observations are vectors ``[n]`` or ``[stack, n]``, float32, or
-            ``{"pixels": [1, size, size]}``, uint8, in a new array at each step. A vector of environments must
-            not reset by itself.
+        env: with ``Discrete`` actions. Observations are vectors ``[n]`` or ``[stack, n]``, float32, or a
+            ``Dict`` as that of :class:`recdqn.envs.entries.Reader`, in new arrays at each step. A vector of
+            environments must not reset by itself.
         cfg: what is visible, and how observations and rewards are scaled.
 
     Attributes:
@@ -65,13 +66,18 @@ class GymnasiumEnv(EnvBase):
         flag = Categorical(2, shape=(*batch, 1), dtype=torch.bool)
         count = Bounded(0, torch.iinfo(torch.int64).max, shape=(*batch, 1), dtype=torch.int64)
         seen: dict[str, TensorSpec] = {}
-        if isinstance(space, Dict):
-            picture: Any = space["pixels"]
-            seen["pixels"] = Unbounded((*batch, *picture.shape), dtype=torch.uint8)
-        else:
-            size = space.shape[-1] if self._visible is None else len(self._visible)
-            seen["observation"] = Unbounded((*batch, size * math.prod(space.shape[:-1])))
-        self._key = next(iter(seen))
+        self._single = not isinstance(space, Dict)  # a vector alone
+        for key, part in [("observation", space)] if self._single else space.spaces.items():
+            if key == "observation":
+                size = part.shape[-1] if self._visible is None else len(self._visible)
+                seen[key] = Unbounded((*batch, size * math.prod(part.shape[:-1])))
+            elif key == "codes":
+                high = int(part.high.max())
+                seen[key] = Bounded(0, high, shape=(*batch, *part.shape), dtype=torch.int32)
+            else:
+                dtype = torch.bool if key == MASK else torch.uint8
+                seen[key] = Unbounded((*batch, *part.shape), dtype=dtype)
+        self._keys = list(seen)
         self._actions = int(actions.n)
         self._start: dict[str, Tensor] = {}  # what the policy sees of its previous step when there is none
         if cfg.previous:
@@ -96,7 +102,11 @@ class GymnasiumEnv(EnvBase):
     def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
         """Write a random action; ``EnvBase`` would walk through its whole input spec for it."""
         td = TensorDict({}, self.batch_size) if tensordict is None else tensordict
-        choice = torch.randint(self._actions, self.batch_size, device=self.device)
+        legal = td.get(MASK, None)
+        if legal is None:
+            choice = torch.randint(self._actions, self.batch_size, device=self.device)
+        else:
+            choice = legal.float().reshape(-1, self._actions).multinomial(1).reshape(self.batch_size)
         return td.set("action", torch.nn.functional.one_hot(choice, self._actions))
 
     def _set_seed(self, seed: int | None) -> None:
@@ -124,7 +134,7 @@ class GymnasiumEnv(EnvBase):
             kwargs["options"] = {"reset_mask": mask[..., 0].cpu().numpy()}
         seen, _ = self.gym.reset(**kwargs)
         return {
-            self._key: self._seen(seen),
+            **self._seen(seen),
             **self._start,
             "step_count": torch.zeros_like(mask, dtype=torch.int64),
             "is_init": mask.clone(),
@@ -145,7 +155,7 @@ class GymnasiumEnv(EnvBase):
         over, late = self._column(terminated, torch.bool), self._column(truncated, torch.bool)
         scaled = self._column(reward, torch.float32) * self._reward_scale
         return {
-            self._key: self._seen(seen),
+            **self._seen(seen),
             **{key: torch.cat([action.float(), scaled], -1) for key in self._start},
             "step_count": step_count + 1,
             "is_init": self._no.clone(),
@@ -164,9 +174,15 @@ class GymnasiumEnv(EnvBase):
             return torch.tensor([values], dtype=dtype)
         return torch.as_tensor(values, dtype=dtype)[:, None]
 
-    def _seen(self, seen: Any) -> Tensor:
-        if self._key == "pixels":
-            return torch.from_numpy(seen["pixels"])
+    def _seen(self, seen: Any) -> dict[str, Tensor]:
+        if self._single:
+            return {"observation": self._scaled(seen)}
+        return {
+            key: self._scaled(seen[key]) if key == "observation" else torch.from_numpy(seen[key])
+            for key in self._keys
+        }
+
+    def _scaled(self, seen: np.ndarray) -> Tensor:
         if self._visible is not None:
             seen = hide_velocities(seen, self._visible)
         scaled = seen * self._scale + self._loc

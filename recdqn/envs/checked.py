@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 
+from recdqn.envs.arrays import WrongObservation
+from recdqn.envs.entries import Reader
 from recdqn.errors import UserError, first_line
 
 CHECK = "check it with gymnasium.utils.env_checker.check_env(env)"
@@ -22,11 +24,13 @@ def is_vector(space: object) -> TypeGuard[Box]:
 class CheckedEnv(gym.Wrapper):
     """Turn every failure of an environment into an error of one line.
 
-    Vectors become float32. The environment's ``info`` is dropped.
+    Vectors become float32; a reader turns other observations into what an agent sees. The environment's
+    ``info`` is dropped.
 
     Args:
         env: any environment.
         name: what the error calls it.
+        reader: of its observations; without one they are checked only if they are a ``Box``.
 
     Raises:
         UserError: if ``reset``, ``step`` or ``render`` raises, or an observation does not have the declared
@@ -38,28 +42,41 @@ class CheckedEnv(gym.Wrapper):
         (4,)
     """
 
-    def __init__(self, env: gym.Env, name: str) -> None:
+    def __init__(self, env: gym.Env, name: str, reader: Reader | None = None) -> None:
         super().__init__(env)
-        self.name = name
+        self.name, self._reader = name, reader
         space = env.observation_space
         self._declared = space if isinstance(space, Box) else None  # other observations are only drawn
         if is_vector(space) and space.dtype != np.float32:
             self.observation_space = Box(-np.inf, np.inf, space.shape, np.float32)
+        if reader is not None:
+            self.observation_space = reader.space
         self._dtype = self.observation_space.dtype
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset, and check the observation."""
         try:
-            observation, _ = self.env.reset(**kwargs)
-            return self._check("reset", observation), {}
+            observation, info = self.env.reset(**kwargs)
+            seen = self._check("reset", observation, info)
         except (Exception, SystemExit) as error:
             raise self._failure("reset", error) from error
+        if "action_mask" in info and (self._reader is None or not self._reader.masks):
+            raise UserError(
+                f"{self.name} tells its legal actions in info['action_mask']: expected env.mask='action_mask'"
+            )
+        return seen, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step, and check the observation."""
         try:
-            observation, reward, terminated, truncated, _ = self.env.step(action)
-            return self._check("step", observation), float(reward), bool(terminated), bool(truncated), {}
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            return (
+                self._check("step", observation, info),
+                float(reward),
+                bool(terminated),
+                bool(truncated),
+                {},
+            )
         except (Exception, SystemExit) as error:
             raise self._failure("step", error) from error
 
@@ -81,7 +98,12 @@ class CheckedEnv(gym.Wrapper):
         with contextlib.suppress(Exception):
             self.env.close()
 
-    def _check(self, call: str, observation: Any) -> Any:
+    def _check(self, call: str, observation: Any, info: dict[str, Any]) -> Any:
+        if self._reader is not None:
+            try:
+                return self._reader(observation, info)
+            except WrongObservation as error:
+                raise WrongObservation(f"{call} returned {error}") from None
         if self._declared is None:
             return observation
         shape, dtype = self._declared.shape, self._declared.dtype
@@ -97,7 +119,3 @@ class CheckedEnv(gym.Wrapper):
     def _failure(self, call: str, error: BaseException) -> UserError:
         reason = str(error) if isinstance(error, WrongObservation) else f"{call} raised {first_line(error)}"
         return UserError(f"{self.name} failed: {reason}; {CHECK}")
-
-
-class WrongObservation(TypeError):
-    """An observation that does not match the environment's ``observation_space``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import textwrap
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,19 +16,23 @@ from torchrl.envs import Compose, TransformedEnv
 from torchrl.modules.utils import get_primers_from_module
 
 from recdqn.config import EnvConfig
+from recdqn.envs.actions import MOST, OneChoice, sizes
+from recdqn.envs.arrays import short
 from recdqn.envs.base import GymnasiumEnv, OpenEnv
 from recdqn.envs.checked import CheckedEnv, is_vector
-from recdqn.envs.pixels import RenderedPixels, ResizedPixels, prepare_display
+from recdqn.envs.entries import MASK, Reader
+from recdqn.envs.pixels import RenderedPixels, prepare_display
 from recdqn.envs.processes import Workers
 from recdqn.envs.replayable import Replayable
-from recdqn.errors import LONGEST, ConfigError, MissingAttribute, UserError, first_line, resolve
+from recdqn.errors import ConfigError, MissingAttribute, UserError, first_line, resolve
 
 
 def make_env(cfg: EnvConfig) -> TransformedEnv:
     """Build CartPole, or another environment, with everything that recurrent DQN reads.
 
-    The observation is ``"observation"`` ``[..., n]``, float32, for a vector (two entries of CartPole's four
-    when masked), and ``"pixels"`` ``[..., 1, size, size]``, uint8, for an image. With ``previous`` there is
+    The observation is ``"observation"`` ``[..., n]``, float32, for numbers (two entries of CartPole's four
+    when masked), ``"pixels"`` ``[..., pictures, size, size]``, uint8, and ``"codes"`` ``[..., n]``, int32;
+    ``"action_mask"`` ``[..., actions]`` is true for legal actions. With ``previous`` there is
     also ``"previous"``, the last action, one-hot, and its reward: ``[..., actions + 1]``. ``"is_init"`` and
     ``"step_count"`` are ``[..., 1]``. The batch size is ``[num_envs]``, or empty for one environment. An
     episode of CartPole ends when the pole falls or the cart leaves the track (``"terminated"``), or after 500
@@ -37,8 +41,8 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
     :class:`recdqn.envs.GymnasiumEnv` writes these entries. Transforms can be appended.
 
     Raises:
-        ConfigError: if the environment cannot be made, its actions are not ``Discrete``, its observations
-            are neither vectors nor images, or ``cfg`` does not fit them.
+        ConfigError: if the environment cannot be made, its actions are no finite number of choices, or its
+            observations are of another kind than ``cfg`` says.
         UserError: in a later call, if the environment fails.
 
     Example:
@@ -94,13 +98,16 @@ def make_vector_env(cfg: EnvConfig) -> gym.vector.SyncVectorEnv | Workers:
 def _make_one(cfg: EnvConfig, copy: int) -> gym.Env:
     if cfg.observation == "pixels":
         prepare_display()
-    env: gym.Env = CheckedEnv(open_env(cfg), f"{cfg.id} (copy {copy})")
+    opened: Any = open_env(cfg)
+    env: gym.Env = CheckedEnv(
+        opened,
+        f"{cfg.id} (copy {copy})",
+        reader_of(opened.observation_space, cfg, int(opened.action_space.n)),
+    )
     if cfg.stack > 1:
         env = gym.wrappers.FrameStackObservation(env, cfg.stack, padding_type="reset")
     env = Replayable(env, alone=cfg.workers)  # beneath what draws
-    if cfg.observation == "pixels":
-        return RenderedPixels(env, cfg.image_size)
-    return ResizedPixels(env, cfg.image_size) if is_image(env.observation_space) else env
+    return RenderedPixels(env, cfg.image_size) if cfg.observation == "pixels" else env
 
 
 def open_env(cfg: EnvConfig) -> gym.Env:
@@ -114,15 +121,53 @@ def open_env(cfg: EnvConfig) -> gym.Env:
     """
     env = _create(cfg)
     actions = _check_actions(env, cfg)
-    _check_observations(env, cfg)
-    if actions.start:
+    if cfg.observation == "pixels" and env.render_mode != "rgb_array":
+        raise ConfigError(
+            f"env.observation='pixels': {cfg.id} does not draw, its render_mode is {env.render_mode!r}: "
+            "expected 'rgb_array'; make it with that, or use observation='whole'"
+        )
+    if not isinstance(actions, Discrete):
+        env = OneChoice(env)
+    elif actions.start:
         env = gym.wrappers.TransformAction(env, partial(np.add, actions.start), Discrete(int(actions.n)))
     if env.spec is None or env.spec.max_episode_steps is None:
         env = gym.wrappers.TimeLimit(env, cfg.max_steps)
     return env
 
 
-def declared_spaces(cfg: EnvConfig) -> tuple[gym.Space[Any], Discrete]:
+def reader_of(space: Any, cfg: EnvConfig, actions: int) -> Reader | None:
+    """Return what reads observations of ``space``; ``None`` for a plain vector or a rendered picture.
+
+    Args:
+        space: of the environment's observations.
+        cfg: how it is seen.
+        actions: number of actions.
+
+    Raises:
+        ConfigError: if ``cfg`` does not fit the space.
+    """
+    plain = is_vector(space) and not any("grid" in how for how in cfg.arrays) and cfg.entries == ("all",)
+    if cfg.mask == "none" and (plain or cfg.observation == "pixels"):
+        reader, seen = None, {"observation": space} if plain else {}
+    else:
+        reader = Reader(space, cfg, actions)
+        seen = reader.spaces
+    if cfg.observation == "pixels":
+        return reader
+    others = [key for key in seen if key != "observation"]
+    if cfg.observation == "masked" and (set(others) - {MASK} or "observation" not in seen):
+        raise ConfigError(
+            f"env.observation='masked': {cfg.id} shows more than a vector of numbers; expected 'whole', or "
+            "env.entries that are numbers"
+        )
+    if cfg.stack > 1 and others:
+        raise ConfigError(f"env.stack={cfg.stack}: expected 1, because {cfg.id} shows more than one vector")
+    if "observation" in seen:
+        _check_vector(seen["observation"].shape[0], cfg)
+    return reader
+
+
+def declared_spaces(cfg: EnvConfig) -> tuple[gym.Space[Any], gym.Space[Any]]:
     """Return the observations and the actions as the environment declares them, before any transform."""
     with contextlib.closing(_create(cfg)) as env:
         return env.observation_space, _check_actions(env, cfg)
@@ -137,6 +182,11 @@ def _create(cfg: EnvConfig) -> gym.Env:
             env.close()
             env = gym.make(str(cfg.id), render_mode="rgb_array")
     except Exception as error:
+        if "only compatible with Box continuous actions" in str(error):
+            raise ConfigError(
+                f"env.id={cfg.id!r} cannot be made: a wrapper for continuous actions is around discrete "
+                "ones; leave it out, MultiDiscrete and MultiBinary actions need no wrapper"
+            ) from error
         raise ConfigError(
             f"env.id={cfg.id!r} cannot be made: {first_line(error)}; expected one of Gymnasium's ids, "
             "or the 'module:function' of a function that makes an environment"
@@ -162,44 +212,25 @@ def _function(name: str) -> Callable[[], Any] | None:
     return found if callable(found) else None
 
 
-def is_image(space: object) -> bool:
-    """Return whether observations are ``[height, width]``, with no channel or 1 or 3 behind, in bytes."""
-    if not isinstance(space, Box) or space.dtype != np.uint8 or 0 in space.shape:
-        return False
-    return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))
-
-
-def _check_actions(env: gym.Env, cfg: EnvConfig) -> Discrete:
+def _check_actions(env: gym.Env, cfg: EnvConfig) -> gym.Space[Any]:
     actions = getattr(env, "action_space", None)
-    if not isinstance(actions, Discrete):
+    choices = sizes(actions)
+    if choices is None:
+        bins = "gymnasium.wrappers.DiscretizeAction(env, bins=5)"
+        cure = f"wrap it: {bins}" if isinstance(actions, Box) else "wrap it so that they are Discrete"
         raise ConfigError(
-            f"env.id={cfg.id!r} has actions {_shortened(actions)}: expected Discrete; wrap it first, "
-            "for example with gymnasium's DiscretizeAction"
+            f"env.id={cfg.id!r} has actions {short(actions)}: expected a finite number of choices; {cure}"
         )
+    if not 1 <= math.prod(choices) <= MOST:
+        raise ConfigError(
+            f"env.id={cfg.id!r} has actions {short(actions)}, {math.prod(choices):,} combinations: expected "
+            f"1 to {MOST:,}; wrap it so that some choices are fixed"
+        )
+    assert isinstance(actions, gym.Space)
     return actions
 
 
-def _check_observations(env: gym.Env, cfg: EnvConfig) -> None:
-    if cfg.observation == "pixels":
-        if env.render_mode != "rgb_array":
-            raise ConfigError(
-                f"env.observation='pixels': {cfg.id} does not draw, its render_mode is {env.render_mode!r}: "
-                "expected 'rgb_array'; make it with that, or use observation='whole'"
-            )
-        return
-    space = getattr(env, "observation_space", None)
-    if cfg.observation == "whole" and is_image(space):
-        if cfg.stack > 1:
-            raise ConfigError(f"env.stack={cfg.stack}: expected 1, because {cfg.id} shows pictures")
-        return
-    if not is_vector(space):
-        image = ", or a picture of bytes [height, width], [height, width, 1] or [height, width, 3]"
-        raise ConfigError(
-            f"env.id={cfg.id!r} has observations {_shortened(space)}: expected a Box, a vector of numbers"
-            f"{image if cfg.observation == 'whole' else ' for observation=' + repr(cfg.observation)}; "
-            "wrap it first, for example with gymnasium's FlattenObservation"
-        )
-    size = space.shape[0]
+def _check_vector(size: int, cfg: EnvConfig) -> None:
     if cfg.observation == "masked":
         if not cfg.visible or max(cfg.visible) >= size:
             raise ConfigError(
@@ -210,7 +241,3 @@ def _check_observations(env: gym.Env, cfg: EnvConfig) -> None:
     for name, values in (("loc", cfg.loc), ("scale", cfg.scale)):
         if len(values) not in (1, size):
             raise ConfigError(f"env.{name}={values}: expected 1 or {size} numbers")
-
-
-def _shortened(space: object) -> str:
-    return textwrap.shorten(str(space), LONGEST, placeholder=" ...")

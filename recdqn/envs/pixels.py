@@ -18,6 +18,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from recdqn.envs.cartpole import CartPolePainter
 from recdqn.envs.checked import CheckedEnv
+from recdqn.envs.entries import MASK
 from recdqn.envs.shrink import grey, resize, small_grey
 from recdqn.errors import UserError
 
@@ -31,7 +32,8 @@ class RenderedPixels(gym.Wrapper):
     """Replace the observation by a small grey picture of what the environment draws.
 
     The observation is ``{"pixels": [1, size, size]}``, uint8: ``render()``'s frame, shrunk with the filter
-    of TorchRL's ``Resize`` on bytes, and made grey.
+    of TorchRL's ``Resize`` on bytes, and made grey. If the observation below is a mask of legal actions
+    alone, it is kept.
 
     Where :data:`PAINTERS` has a painter for the environment's own ``render``, and no wrapper has a ``render``
     of its own, the painter draws the same picture faster. Pictures 0, 1, 4, 16, 64 and 256, and every
@@ -54,19 +56,27 @@ class RenderedPixels(gym.Wrapper):
     def __init__(self, env: gym.Env, size: int) -> None:
         super().__init__(env)
         self.size = size
-        self.observation_space = _pixel_space(size)
+        spaces: dict[str, Any] = {"pixels": gym.spaces.Box(0, 255, (1, size, size), np.uint8)}
+        below: Any = env.observation_space
+        self._masks = isinstance(below, gym.spaces.Dict) and list(below) == [MASK]
+        if self._masks:
+            spaces[MASK] = below[MASK]
+        self.observation_space = gym.spaces.Dict(spaces)
         self._painter = _painter(env, size)
         self._drawn = 0
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Reset and render."""
-        _, info = self.env.reset(**kwargs)
-        return self.observe(), info
+        seen, info = self.env.reset(**kwargs)
+        return self.observe() | self._mask(seen), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], SupportsFloat, bool, bool, dict[str, Any]]:
         """Step and render."""
-        _, reward, terminated, truncated, info = self.env.step(action)
-        return self.observe(), reward, terminated, truncated, info
+        seen, reward, terminated, truncated, info = self.env.step(action)
+        return self.observe() | self._mask(seen), reward, terminated, truncated, info
+
+    def _mask(self, seen: Any) -> dict[str, np.ndarray]:
+        return {MASK: seen[MASK]} if self._masks else {}
 
     def observe(self) -> dict[str, np.ndarray]:
         """Render the current state, and return the observation."""
@@ -172,30 +182,6 @@ def _pattern(width: int, height: int) -> np.ndarray:
     pattern = np.random.default_rng(0).integers(0, 256, (width, height, 3), np.uint8)
     pattern.flags.writeable = False
     return pattern
-
-
-class ResizedPixels(gym.ObservationWrapper):
-    """Turn the images that an environment returns into small grey ones.
-
-    The observation is ``{"pixels": [1, size, size]}``, uint8, as that of :class:`RenderedPixels`.
-
-    Args:
-        env: it returns ``[height, width]``, ``[height, width, 1]`` or ``[height, width, 3]``, uint8.
-        size: height and width of the observation, in pixels.
-    """
-
-    def __init__(self, env: gym.Env, size: int) -> None:
-        super().__init__(env)
-        self.size = size
-        self.observation_space = _pixel_space(size)
-
-    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
-        """Resize, and convert to grey."""
-        return {"pixels": small_grey(observation, self.size)}
-
-
-def _pixel_space(size: int) -> gym.spaces.Dict:
-    return gym.spaces.Dict(pixels=gym.spaces.Box(0, 255, (1, size, size), np.uint8))
 
 
 def prepare_display() -> None:

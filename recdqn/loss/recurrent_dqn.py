@@ -18,7 +18,7 @@ from recdqn.config import LossConfig
 from recdqn.errors import UserError
 from recdqn.loss.slices import Layout, Slices, Steps, find_slices, lay_out
 from recdqn.loss.targets import n_step_target, sum_rewards
-from recdqn.loss.unroll import Prefix, Sequences, States, Unroll
+from recdqn.loss.unroll import Prefix, Sequences, States, Unroll, rectangle
 from recdqn.loss.weights import Weights
 
 CHOICES = {
@@ -209,7 +209,11 @@ class RecurrentDQNLoss(DQNLoss):
             params = self.target_value_network_params if self.delay_value else self.value_network_params
             with self._target.lent(params):
                 target_value = self._unroll(sequences, burn_in)[keys.action_value].flatten(0, 1)
-            best = (value if self.double_dqn else target_value).argmax(-1, keepdim=True)
+            chooser = value if self.double_dqn else target_value
+            if self._unroll.mask_key is not None:
+                legal = rectangle(sequences.frames[self._unroll.mask_key], sequences).flatten(0, 1)
+                chooser = chooser.masked_fill(~legal, torch.finfo(chooser.dtype).min)
+            best = chooser.argmax(-1, keepdim=True)
             bootstrap = target_value.gather(-1, best).squeeze(-1)
             reward = _take(flat(("next", keys.reward)).reshape(-1), layout)
             rewards = reward.new_zeros(value.shape[:1]).index_copy(0, layout.cell, reward)

@@ -55,7 +55,8 @@ class Unroll:
 
     Attributes:
         state_keys: keys of the recurrent states.
-        observation_keys: keys of the observations.
+        observation_keys: keys of the observations, with the mask of legal actions.
+        mask_key: key of that mask, if the network has one.
     """
 
     def __init__(self, network: TensorDictModule) -> None:
@@ -63,6 +64,8 @@ class Unroll:
         self.state_keys = [key for key in keys if unravel_key(("next", key)) in network.out_keys]
         self.observation_keys = [key for key in keys if key not in ("is_init", *self.state_keys)]
         modules = list(modules_of(network))
+        masks = (module.action_mask_key for module in modules if isinstance(module, QValueModule))
+        self.mask_key: NestedKey | None = next(masks, None)
         while len(modules) > 1 and isinstance(modules[-1], (QValueModule, EGreedyModule)):
             modules.pop()  # only the values are read
         recurrent = (k for k, module in enumerate(modules) if "is_init" in module.in_keys)
@@ -108,14 +111,14 @@ class Unroll:
         frames = sequences.frames
         for module in self._encoder:
             frames = module(frames, (len(next(iter(frames.values()))),))
-        rows = {key: _rectangle(frames[key], sequences) for key in self._feature_keys}
+        rows = {key: rectangle(frames[key], sequences) for key in self._feature_keys}
         rows |= {key: state.unsqueeze(1) for key, state in states.items()}
         for module in self._recurrent:
             rows = module(rows, sequences.shape)
         return rows
 
 
-def _rectangle(values: Tensor, sequences: Sequences) -> Tensor:
+def rectangle(values: Tensor, sequences: Sequences) -> Tensor:
     """Lay out features ``[N, ...]``, with zeros in cells without any: ``[S, T, ...]``."""
     if sequences.cell is not None:
         cells = sequences.shape[0] * sequences.shape[1]

@@ -10,9 +10,9 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.modules import MLP, EGreedyModule, QValueModule
 
+from recdqn.envs.entries import KEYS as SEEN
 from recdqn.errors import UserError
 from recdqn.policy.modules import modules_of, recurrent_cell
-from recdqn.policy.previous import WithPrevious
 
 
 def chain(policy: TensorDictModuleBase) -> list[Any]:
@@ -27,13 +27,14 @@ def chain(policy: TensorDictModuleBase) -> list[Any]:
         if type(module) in (QValueModule, EGreedyModule):
             continue
         known = recurrent_cell(module) is not None
-        if type(module) is TensorDictModule and len(module.out_keys) == 1:
-            inputs = 2 if isinstance(module.module, WithPrevious) else 1
-            known = len(module.in_keys) == inputs
-        if not known or module.in_keys[0] not in (("observation", "pixels") if key is None else (key,)):
+        keys = module.in_keys[:1] if known else module.in_keys
+        if type(module) is TensorDictModule:
+            known = len(module.out_keys) == 1
+        if not known or not set(keys) <= ({key} if key else {*SEEN, "previous"}):
             raise UserError(
                 f"an agent cannot run {type(module).__name__}, from {module.in_keys} to {module.out_keys}: "
-                "expected a chain from 'observation' or 'pixels' of TensorDictModule, LSTMModule or GRUModule"
+                "expected a chain from 'observation', 'pixels' or 'codes' of TensorDictModule, LSTMModule or "
+                "GRUModule"
             )
         key = module.out_keys[0]
         found.append(module)

@@ -9,8 +9,9 @@ from torchrl.envs import TransformedEnv
 from torchrl.modules import MLP, EGreedyModule, GRUModule, LSTMModule, QValueModule
 
 from recdqn.config import PolicyConfig
+from recdqn.envs.entries import MASK
 from recdqn.policy.dueling import Dueling
-from recdqn.policy.encoders import PixelEncoder
+from recdqn.policy.encoders import ENCODERS, SideBySide
 from recdqn.policy.previous import WithPrevious
 from recdqn.policy.span import remember
 
@@ -21,13 +22,15 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     The modules are, in order:
 
     - features to ``"embed"`` (``[..., features]``): :class:`PixelEncoder` for ``"pixels"``, one layer
-      for ``"observation"``; with ``"previous"`` appended if the environment shows it
+      for ``"observation"``, :class:`recdqn.policy.encoders.CodeEncoder` for ``"codes"``, side by side if
+      there are several; with ``"previous"`` appended if the environment shows it
       (:class:`recdqn.policy.previous.WithPrevious`);
     - ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``), with a state of
       ``[..., 1, hidden_size]``; with ``cell="none"`` there is none, and the next module reads ``"embed"``;
     - ``MLP``, or :class:`recdqn.policy.dueling.Dueling`, to ``"action_value"`` (``[..., actions]``), with
       initial values near ``initial_value``;
     - ``QValueModule`` to ``"action"``, in the format of the action spec, and ``"chosen_action_value"``;
+      where the environment shows an ``"action_mask"``, it and the next module choose among legal actions;
     - ``EGreedyModule``, which is active unless the exploration type is deterministic. Only its
       ``step(frames)`` lowers epsilon.
 
@@ -50,14 +53,9 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
         torch.Size([32, 3, 2])
     """
     spec, shown = env.action_spec_unbatched, env.observation_spec.keys()
-    network: nn.Module
-    if "pixels" in shown:
-        network, keys = PixelEncoder(cfg), ["pixels"]
-    else:
-        network, keys = (
-            MLP(out_features=cfg.features, num_cells=[], activation_class=nn.Tanh, activate_last_layer=True),
-            ["observation"],
-        )
+    keys = [key for key in ENCODERS if key in shown]
+    parts = [ENCODERS[key](cfg, env.observation_spec[key]) for key in keys]
+    network = parts[0] if len(parts) == 1 else SideBySide(parts)
     if "previous" in shown:
         network, keys = WithPrevious(network, spec.shape[-1]), [*keys, "previous"]
     features = TensorDictModule(network, in_keys=keys, out_keys=["embed"])
@@ -79,10 +77,17 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     else:
         head = MLP(width, spec.shape[-1], num_cells=[cfg.head], activation_class=nn.ReLU)
         nn.init.constant_(head[-1].bias, cfg.initial_value)
+    mask = MASK if MASK in shown else None
     return TensorDictSequential(
         features,
         *memory,
         TensorDictModule(head, in_keys=[key], out_keys=["action_value"]),
-        QValueModule(spec=spec),
-        EGreedyModule(spec, eps_init=cfg.eps_start, eps_end=cfg.eps_end, annealing_num_steps=cfg.eps_frames),
+        QValueModule(spec=spec, action_mask_key=mask),
+        EGreedyModule(
+            spec,
+            eps_init=cfg.eps_start,
+            eps_end=cfg.eps_end,
+            annealing_num_steps=cfg.eps_frames,
+            action_mask_key=mask,
+        ),
     )

@@ -20,6 +20,6 @@ class WithPrevious(nn.Module):
         super().__init__()
         self.features, self.actions = features, actions
 
-    def forward(self, observation: Tensor, previous: Tensor) -> Tensor:
-        """Return ``[..., features + actions + 1]`` for ``previous`` ``[..., actions + 1]``."""
-        return torch.cat([self.features(observation), previous], -1)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return ``[..., features + actions + 1]``; the previous step, ``[..., actions + 1]``, comes last."""
+        return torch.cat([self.features(*inputs[:-1]), inputs[-1]], -1)

@@ -35,7 +35,9 @@ def make_workers(seconds=GENEROUS):
 
 @pytest.mark.parametrize("kind", [zoo.Walk, zoo.Picture])
 def test_training_with_workers_is_the_same_bit_for_bit(kind, tiny):
-    cfg = tiny.replace(env={**PLAIN, "id": kind, "num_envs": 4}, policy={"channels": (4, 4, 4)})
+    cfg = tiny.replace(
+        env={**PLAIN, "arrays": ("picture",), "id": kind, "num_envs": 4}, policy={"channels": (4, 4, 4)}
+    )
     metrics, weights = [], []
     for workers in (False, True):
         run = train(cfg.replace(env={"workers": workers}), progress=False)

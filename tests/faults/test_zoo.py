@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from recdqn import Config, evaluate, make_env, make_policy, train
 from recdqn.config import EnvConfig
-from recdqn.envs import ResizedPixels
-from recdqn.envs.checked import WrongObservation
+from recdqn.envs.arrays import WrongObservation
+from recdqn.envs.entries import Reader
 from recdqn.errors import ConfigError, UserError
 from recdqn.film import film
 
 LIMIT = 30  # environment steps
 PLAIN = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0, "max_steps": LIMIT}
+PICTURES = {"arrays": ("picture",)}
 
 VECTORS = [
     zoo.Walk,
@@ -88,7 +89,7 @@ def test_a_rollout_has_what_the_environment_returns(kind, num_envs, workers):
     ("kind", "num_envs"), [(zoo.Picture, 3), (zoo.GreyPicture, 3), (zoo.FlatPicture, 3), (zoo.Picture, 1)]
 )
 def test_resized_pictures_show_the_bar_at_its_position(kind, num_envs):
-    env = make_env(EnvConfig(**PLAIN, id=kind, num_envs=num_envs, image_size=60))
+    env = make_env(EnvConfig(**PLAIN, **PICTURES, id=kind, num_envs=num_envs, image_size=60))
     env.set_seed(5)
     data = env.rollout(20, break_when_any_done=False).reshape(num_envs, 20)
     assert data["pixels"].shape == (num_envs, 20, 1, 60, 60) and data["pixels"].dtype == torch.uint8
@@ -120,11 +121,12 @@ class Frame(gym.Env):
 @given(
     st.tuples(st.integers(1, 200), st.integers(1, 200)),
     st.lists(st.integers(0, 255), max_size=3).filter(lambda colour: len(colour) != 2),
-    st.integers(4, 100),
+    st.integers(9, 25).map((4).__mul__),
 )
 def test_a_picture_of_one_colour_keeps_it(shape, colour, size):
     frame = np.full((*shape, *([len(colour)] if colour else [])), colour or 77, dtype=np.uint8)
-    pixels = ResizedPixels(Frame(frame), size).reset()[0]["pixels"]
+    space = Frame(frame).observation_space
+    pixels = Reader(space, EnvConfig(id=Frame, image_size=size, **PICTURES), 2)(frame, {})["pixels"]
     assert pixels.shape == (1, size, size) and pixels.dtype == np.uint8
     grey = np.dot([0.299, 0.587, 0.114], colour) if len(colour) == 3 else (colour or [77])[0]
     assert np.abs(pixels - grey).max() <= 1
@@ -143,7 +145,7 @@ def test_a_picture_of_one_colour_keeps_it(shape, colour, size):
     ],
 )
 def test_training_and_evaluation(kind, length, small):
-    run = train(small.replace(env={"id": kind}), progress=False)
+    run = train(small.replace(env={"id": kind, **PICTURES}), progress=False)
     assert run.metrics[-1]["updates"] == 5 * 2  # from 128 frames on, after each of 32, up to 256
     assert np.isfinite(run.metrics[-1]["loss"]) and run.metrics[-1]["grad_norm"] > 0
     result = evaluate(run.policy, run.cfg.env, episodes=3)
@@ -163,13 +165,12 @@ def test_returns_are_the_sums_of_the_environments_rewards(small):
 
 
 REFUSED = {
-    "dict_observations": r"observations Dict\('position': Box.*\): expected a Box, a vector .*, or a picture",
-    "discrete_observations": r"observations Discrete\(16\): expected a Box.*FlattenObservation",
-    "matrix_observations": r"observations Box\(.*\(2, 2\), float32\): expected a Box",
-    "empty_observations": r"observations Box\(.*\(0,\), float32\): expected a Box",
-    "no_observations": r"observations None: expected a Box",
-    "continuous_actions": r"actions Box\(.*\): expected Discrete; wrap it first, .*DiscretizeAction",
-    "several_actions": r"actions MultiDiscrete\(\[2 3\]\): expected Discrete",
+    "texts": r"in 'name' observations Text\(.*\): leave it out by env.entries=\('position',\)",
+    "matrix_observations": r"an array Box\(.*\(2, 2\), float32\), a picture or codes: .*'grid'",
+    "empty_observations": r"observations Box\(.*\(0,\), float32\): wrap it so that it returns a Box",
+    "no_observations": r"observations None: expected at least one number",
+    "continuous_actions": r"actions Box\(.*\): expected a finite number .*DiscretizeAction\(env, bins=5\)",
+    "many_actions": r"actions MultiDiscrete\(.*, 1,000,000 combinations: expected 1 to 10,000; wrap it",
     "raises": r"cannot be made: ValueError: no; expected one of Gymnasium's ids, or",
     "returns_none": r"makes a NoneType: expected a gymnasium.Env",
     "nan_bounds": r"cannot be made: ValueError: .*nan",
@@ -182,7 +183,7 @@ IN_WORKERS = ["continuous_actions", "raises", "differing_spaces"]
     ("name", "workers"), [*((name, False) for name in REFUSED), *((name, True) for name in IN_WORKERS)]
 )
 def test_an_invalid_environment_is_refused_in_one_line(name, workers, small):
-    with pytest.raises(ConfigError, match=f"^env.id='zoo:{name}' (has )?{REFUSED[name]}") as caught:
+    with pytest.raises(ConfigError, match=f"^env.id='zoo:{name}' (has |shows )?{REFUSED[name]}") as caught:
         train(small.replace(env={"id": f"zoo:{name}", "workers": workers}), progress=False)
     assert "\n" not in str(caught.value)
     assert multiprocessing.active_children() == []
@@ -200,8 +201,8 @@ def test_an_invalid_environment_is_refused_in_one_line(name, workers, small):
         ({"id": zoo.Walk, "loc": (0.0,) * 3}, r"^env.loc=\(0.0, 0.0, 0.0\): expected 1 or 2 numbers"),
         ({"id": zoo.Ints, "scale": (2.0, 20.0)}, r"^env.scale=\(2.0, 20.0\): expected 1 or 3 numbers"),
         (
-            {"id": zoo.Picture, "observation": "masked", "visible": (0,)},
-            "a Box, a vector of numbers for observation='masked'; wrap",
+            {"id": zoo.Picture, "observation": "masked", "visible": (0,), **PICTURES},
+            "^env.observation='masked': zoo:Picture shows more than a vector of numbers",
         ),
         (
             {"id": zoo.Ints, "observation": "masked", "visible": (0, 3)},
@@ -261,7 +262,7 @@ def test_a_failure_in_training_ends_with_one_line(kind, workers, small, capfd):
     cause, message = FAILURES[kind]
     message = rf"^faulty:{kind.__name__} \(copy [0-3]\) failed: {message}"
     with pytest.raises(UserError, match=message) as caught:
-        train(small.replace(env={"id": kind, "workers": workers}), progress=False)
+        train(small.replace(env={"id": kind, "workers": workers, **PICTURES}), progress=False)
     assert "\n" not in str(caught.value)
     if workers:  # the exception stayed in its process; its traceback was sent
         assert cause.__name__ in str(caught.value.__cause__)

@@ -7,7 +7,7 @@ import time
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text
 
 
 class Walk(gym.Env):
@@ -178,13 +178,12 @@ def walk_with(**spaces):
     return make
 
 
-dict_observations = walk_with(observation_space=Dict(position=Box(-2.0, 2.0, (2,), np.float32)))
-discrete_observations = walk_with(observation_space=Discrete(16))
+texts = walk_with(observation_space=Dict(name=Text(9), position=Box(-2.0, 2.0, (2,), np.float32)))
 matrix_observations = walk_with(observation_space=Box(-2.0, 2.0, (2, 2), np.float32))
 empty_observations = walk_with(observation_space=Box(-2.0, 2.0, (0,), np.float32))
 no_observations = walk_with(observation_space=None)
 continuous_actions = walk_with(action_space=Box(-1.0, 1.0, (1,), np.float32))
-several_actions = walk_with(action_space=MultiDiscrete([2, 3]))
+many_actions = walk_with(action_space=MultiDiscrete([100, 100, 100]))
 
 
 def raises():

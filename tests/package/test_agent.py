@@ -10,7 +10,7 @@ from torchrl.modules import GRUModule, LSTMModule, QValueModule
 
 from recdqn import Config, add_primers, evaluate, load_agent, make_env, make_policy, save_checkpoint
 from recdqn.agent import Agent
-from recdqn.envs import RenderedPixels, ResizedPixels, make_vector_env
+from recdqn.envs import RenderedPixels, make_vector_env
 from recdqn.errors import UserError
 from recdqn.run.folder import Run
 
@@ -133,7 +133,7 @@ def test_epsilon_is_the_share_of_random_actions():
 
 def test_random_actions_begin_where_the_environment_counts_from():
     cfg = Config.preset("pixel-cartpole").replace(
-        env={"id": Picture, "observation": "whole", "num_envs": 1, "image_size": 36}
+        env={"id": Picture, "observation": "whole", "arrays": ("picture",), "num_envs": 1, "image_size": 36}
     )
     agent, picture = Agent(stirred(cfg), cfg.env), Picture().reset(seed=0)[0]
     drawn = {agent.act(picture, agent.initial_state(), epsilon=1.0)[0] for _ in range(40)}
@@ -162,13 +162,14 @@ def test_a_drawn_picture_is_the_observation():
 
 def test_a_picture_as_it_is_and_actions_that_do_not_count_from_zero():
     cfg = Config.preset("pixel-cartpole").replace(
-        env={"id": Picture, "observation": "whole", "num_envs": 1, "image_size": 36}
+        env={"id": Picture, "observation": "whole", "arrays": ("picture",), "num_envs": 1, "image_size": 36}
     )
     agent, game = Agent(stirred(cfg), cfg.env), Picture()
     picture, _ = game.reset(seed=0)
-    small = ResizedPixels(Picture(), 36).reset(seed=0)[0]["pixels"]
+    small = make_env(cfg.env).base_env.gym.reset(seed=0)[0]["pixels"]
     state = agent.initial_state()
-    np.testing.assert_array_equal(agent.values(picture, state)[0], agent.values(small, state)[0])
+    prepared, _ = agent.batch_values({"pixels": small[None]}, agent.initial_state(1))
+    np.testing.assert_allclose(agent.values(picture, state)[0], prepared[0], rtol=1e-4, atol=1e-5)
     done = False
     while not done:
         action, state = agent.act(picture, state)
@@ -201,7 +202,7 @@ def test_what_is_not_a_chain_is_refused():
     beside = TensorDictModule(torch.nn.Linear(2, 2), in_keys=["observation"], out_keys=["other"])
     values = QValueModule(spec=env.action_spec_unbatched)
     for policy in (TensorDictSequential(two_ways, head, values), TensorDictSequential(beside, head, values)):
-        with pytest.raises(UserError, match="expected a chain from 'observation' or 'pixels'"):
+        with pytest.raises(UserError, match="expected a chain from 'observation', 'pixels'"):
             Agent(policy, cfg.env)
 
 

@@ -74,7 +74,7 @@ CHOOSE = "there is no such setting; choose one of"
             lambda: Config.from_dict({"env": {"a\nb": 1, "num_env": 2}}),
             "env.a b=1: there is no such setting; "
             "choose one of id, observation, num_envs, image_size, visible, stack, loc, scale, previous, "
-            "reward_scale, max_steps, workers, step_seconds, replay_seconds; "
+            "entries, arrays, mask, reward_scale, max_steps, workers, step_seconds, replay_seconds; "
             "env.num_env=2: there is no such setting; did you mean env.num_envs?",
         ),
         (lambda: Config.from_dict([]), "[] is no configuration: expected a dictionary"),
