@@ -67,7 +67,9 @@ class Agent:
         keys = self._modules[0].in_keys[: None if recurrent_cell(self._modules[0]) is None else 1]
         self._keys = [key for key in keys if key != "previous"]
         self._device = next((p.device for p in policy.parameters()), torch.device("cpu"))
-        self._loc, self._scale = (torch.tensor(x, device=self._device) for x in (cfg.loc, cfg.scale))
+        self._loc, self._scale = (
+            torch.tensor(x, dtype=torch.float32, device=self._device) for x in (cfg.loc, cfg.scale)
+        )
         self._visible = list(cfg.visible) if cfg.observation == "masked" else None
         self._single = single_step(self._modules)
         cells = [cell for module in self._modules if (cell := recurrent_cell(module)) is not None]

@@ -137,7 +137,7 @@ def norms(steps: Sequence[Step], stage: str, entry: str) -> Tensor:
         entry: ``"root"`` or ``"next"``.
     """
     states = [getattr(step.state[stage], entry) for step in steps]
-    missing = torch.full_like(steps[0].done, torch.nan, dtype=torch.float)
+    missing = torch.full_like(steps[0].done, torch.nan, dtype=torch.float32)
     return torch.stack(
         [missing if x is None else torch.linalg.vector_norm(x, dim=(-2, -1)) for x in states], -1
     )

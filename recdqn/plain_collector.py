@@ -123,7 +123,7 @@ class Walker:
         values = acted[self._names[-1]]
         greedy = (values == values.amax(-1, keepdim=True)).long()
         acted["chosen_action_value"] = (greedy * values).sum(-1, True)
-        explores = torch.rand(batch) < self._exploration.eps
+        explores = torch.rand(batch, dtype=torch.float32) < self._exploration.eps
         number = values.shape[-1]
         other = torch.nn.functional.one_hot(torch.randint(number, batch), number)
         acted["action"] = torch.where(explores[..., None], other, greedy)

@@ -70,7 +70,7 @@ class GymnasiumEnv(EnvBase):
         for key, part in [("observation", space)] if self._single else space.spaces.items():
             if key == "observation":
                 size = part.shape[-1] if self._visible is None else len(self._visible)
-                seen[key] = Unbounded((*batch, size * math.prod(part.shape[:-1])))
+                seen[key] = Unbounded((*batch, size * math.prod(part.shape[:-1])), dtype=torch.float32)
             elif key == "codes":
                 high = int(part.high.max())
                 seen[key] = Bounded(0, high, shape=(*batch, *part.shape), dtype=torch.int32)
@@ -81,12 +81,12 @@ class GymnasiumEnv(EnvBase):
         self._actions = int(actions.n)
         self._start: dict[str, Tensor] = {}  # what the policy sees of its previous step when there is none
         if cfg.previous:
-            seen["previous"] = Unbounded((*batch, self._actions + 1))
-            self._start["previous"] = torch.zeros(*batch, self._actions + 1)
+            seen["previous"] = Unbounded((*batch, self._actions + 1), dtype=torch.float32)
+            self._start["previous"] = torch.zeros(*batch, self._actions + 1, dtype=torch.float32)
         self.observation_spec = Composite(**seen, step_count=count, is_init=flag, shape=batch)
         self.state_spec = Composite(step_count=count, shape=batch)
         self.action_spec = OneHot(self._actions, shape=(*batch, self._actions), dtype=torch.int64)
-        self.reward_spec = Unbounded((*batch, 1))
+        self.reward_spec = Unbounded((*batch, 1), dtype=torch.float32)
         self.done_spec = Composite(done=flag, terminated=flag, truncated=flag, shape=batch)
         self._no = torch.zeros((*batch, 1), dtype=torch.bool)
 

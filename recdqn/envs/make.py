@@ -25,6 +25,7 @@ from recdqn.envs.pixels import RenderedPixels, prepare_display
 from recdqn.envs.processes import Workers
 from recdqn.envs.replayable import Replayable
 from recdqn.errors import ConfigError, MissingAttribute, UserError, first_line, resolve
+from recdqn.precision import float32
 
 
 def make_env(cfg: EnvConfig) -> TransformedEnv:
@@ -55,6 +56,7 @@ def make_env(cfg: EnvConfig) -> TransformedEnv:
     return OpenEnv(GymnasiumEnv(env, cfg), Compose())
 
 
+@float32()
 def add_primers(env: TransformedEnv, policy: TensorDictModule) -> TransformedEnv:
     """Append the primers of the policy's recurrent layers to ``env``, and return it.
 

@@ -122,7 +122,7 @@ class RecurrentDQNLoss(DQNLoss):
         )
         if self.action_space not in ("one_hot", "categorical"):
             raise UserError(f"action_space={self.action_space!r}: expected 'one-hot' or 'categorical'")
-        self.register_buffer("gamma", torch.tensor(gamma))
+        self.register_buffer("gamma", torch.tensor(gamma, dtype=torch.float32))
         self.n_steps = n_steps
         self.burn_in = burn_in
         self.value_rescale = value_rescale
@@ -148,7 +148,7 @@ class RecurrentDQNLoss(DQNLoss):
             if self.use_prioritized_weights:
                 weights = tensordict.get(self.tensor_keys.priority_weight, None)
         else:
-            loss = torch.zeros(slices.total, device=tensordict["is_init"].device)
+            loss = torch.zeros(slices.total, dtype=torch.float32, device=tensordict["is_init"].device)
             error = torch.zeros_like(loss)
             loss.requires_grad_()  # so that backward() works, and does nothing
         tensordict.set(self.tensor_keys.priority, error.reshape(*shape, 1))

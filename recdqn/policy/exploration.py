@@ -13,4 +13,4 @@ def ladder(envs: int, eps: float = 0.4, alpha: float = 7.0) -> Tensor:
         >>> [round(share, 4) for share in ladder(3).tolist()]
         [0.4, 0.0162, 0.0007]
     """
-    return eps ** (1 + alpha * torch.arange(envs) / max(envs - 1, 1))
+    return eps ** (1 + alpha * torch.arange(envs, dtype=torch.float32) / max(envs - 1, 1))

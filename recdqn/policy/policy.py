@@ -14,8 +14,10 @@ from recdqn.policy.dueling import Dueling
 from recdqn.policy.encoders import ENCODERS, SideBySide
 from recdqn.policy.previous import WithPrevious
 from recdqn.policy.span import remember
+from recdqn.precision import float32
 
 
+@float32()
 def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
     """Build the policy for ``env`` and initialise its lazy parameters.
 

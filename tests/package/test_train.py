@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from torchrl.checkpoint import GlobalRNGState
 
-from recdqn import Config, evaluate, resume, train
+from recdqn import Config, evaluate, load_agent, resume, train
 from recdqn.errors import ConfigError, UserError, installed
 
 
@@ -144,6 +145,25 @@ def test_a_logger_writes_the_mean_return_of_each_evaluation(tiny, tmp_path):
     assert [int(line.split(",")[0]) for line in logged] == [row["frames"] for row in run.metrics]
     mean = sum(run.metrics[0]["returns"]) / 3
     assert float(logged[0].split(",")[1]) == pytest.approx(mean)
+
+
+def test_the_programs_default_type_changes_nothing(tiny, tmp_path):
+    """Scientific programs compute with float64."""
+    changes = {"policy": {"dueling": True, "memory_span": 20}, "loss": {"n_steps": 3, "burn_in": 2}}
+    cfg, outcomes = tiny.replace(**changes), []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            run = train(cfg, out=tmp_path / str(default), progress=False)
+            values, _ = (agent := load_agent(tmp_path / str(default))).values(
+                np.zeros(4), agent.initial_state()
+            )
+            played = evaluate(run.policy, cfg.env, episodes=2).returns
+            assert torch.get_default_dtype() == default
+        finally:
+            torch.set_default_dtype(torch.float32)
+        outcomes.append((without_time(run), played, values.tolist(), values.dtype))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_a_csv_log_has_the_settings_and_is_closed(tiny, tmp_path):
