@@ -4,12 +4,15 @@ import importlib.util
 import os
 import secrets
 
+from own_kernel import prefer_own_kernel  # of book/_ext
+
 # What the command line or the shell has set stays: only gaps are filled.
 os.environ.setdefault("RECDQN_PROFILE", "smoke")
 # Ray asks for a token in some processes and not in others, and keeps one at home: here all have the same one.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are small, and one thread repeats exactly
+prefer_own_kernel()
 if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
