@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from scipy import stats
@@ -20,6 +21,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from recdqn.agent import Agent
 from recdqn.config import EnvConfig
 from recdqn.envs import add_primers, make_env, make_vector_env
+from recdqn.envs.processes import Workers
 from recdqn.envs.replayable import freeze_statistics
 from recdqn.envs.statistics import Statistics
 from recdqn.errors import ConfigError, NotFinite, UserError
@@ -111,8 +113,11 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     statistics: Statistics | None = None,
+    within: gym.Env | None = None,
 ) -> Evaluation:
-    """Run greedy episodes in a fresh environment, side by side.
+    """Run greedy episodes in fresh environments, side by side.
+
+    If only one environment can be made at a time, it plays them one after the other.
 
     Args:
         policy: any policy that acts in ``make_env(cfg)``; the primers of its recurrent modules are added.
@@ -122,6 +127,8 @@ def evaluate(
         statistics: those that wrappers such as ``NormalizeObservation`` have learned in training, from
             :attr:`recdqn.run.folder.Run.statistics`. The wrappers use them and learn no longer; rewards are
             not normalised.
+        within: an environment of ``make_env`` without a batch dimension (``env.base_env.gym``), to play in it
+            one episode after the other. It is not closed.
 
     Raises:
         ConfigError: if ``episodes`` is not a positive number.
@@ -131,39 +138,66 @@ def evaluate(
     if episodes < 1:
         raise ConfigError(f"episodes={episodes!r}: expected a number of at least 1")
     cfg = dataclasses.replace(cfg, num_envs=max(episodes, 2))  # two keep the batch dimension
-    total = np.zeros(cfg.num_envs)
-    length = np.zeros(cfg.num_envs, dtype=int)
-    running = np.ones(cfg.num_envs, dtype=bool)
-    with contextlib.closing(_greedy_steps(policy, cfg, seed, statistics)) as steps:
-        while running[:episodes].any():
-            reward, done = next(steps)
-            total += reward * running
-            length += running
-            running &= ~done
-    returns = _rounded(total[:episodes], 12)  # of the 16 digits that a sum has
-    return Evaluation(tuple(returns.tolist()), tuple(length[:episodes].tolist()))
-
-
-def _greedy_steps(
-    policy: TensorDictModule, cfg: EnvConfig, seed: int, statistics: Statistics | None
-) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Yield the rewards and ends ``[num_envs]`` of each step, without end."""
     try:
         agent = Agent(policy, cfg)
     except UserError:  # a policy of other modules, in TorchRL's environment
-        with evaluation_env(policy, cfg, seed, statistics) as env:
-            for stage, td in walk(env, greedy(policy)):
-                if stage == STEP:
-                    reward, done = (td["next", key].squeeze(-1).numpy() for key in ("reward", "done"))
-                    _check(reward=reward, value=td["action_value"].numpy())
-                    # the reward was scaled as float32, which has 7 digits
-                    yield _rounded(reward.astype(float) / cfg.reward_scale, 6), done
-        return
-    with contextlib.closing(make_vector_env(cfg)) as envs:
-        freeze_statistics(envs, statistics, str(cfg.id))
+        count, opened = cfg.num_envs, _foreign_steps(policy, cfg, seed, statistics)
+    else:
+        envs = _open(cfg, within)
+        count, opened = envs.num_envs, _steps(agent, envs, seed, statistics, close=within is None)
+    rounds = 1 if count >= episodes else episodes  # the only environment plays all, one after the other
+    total, length = np.zeros((count, rounds)), np.zeros((count, rounds), dtype=int)
+    at = np.zeros(count, dtype=int)  # the episode of each environment
+    with contextlib.closing(opened) as steps:
+        while (at[:episodes] < rounds).any():
+            reward, done = next(steps)
+            live = (at < rounds).nonzero()[0]
+            total[live, at[live]] += reward[live]
+            length[live, at[live]] += 1
+            at += done
+    returns = _rounded(total[:episodes].ravel(), 12)  # of the 16 digits that a sum has
+    return Evaluation(tuple(returns.tolist()), tuple(length[:episodes].ravel().tolist()))
+
+
+def _open(cfg: EnvConfig, within: gym.Env | None) -> gym.vector.SyncVectorEnv | Workers:
+    """Make environments, or put ``within`` into a vector of one; so also if no second one can be made."""
+    if within is not None:
+        return gym.vector.SyncVectorEnv([lambda: within], autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+    try:
+        return make_vector_env(cfg)
+    except ConfigError:
+        with contextlib.suppress(ConfigError):
+            return make_vector_env(dataclasses.replace(cfg, num_envs=1, workers=False))
+        raise
+
+
+Steps = Generator[tuple[np.ndarray, np.ndarray], None, None]  # rewards and ends [num_envs], without end
+
+
+def _foreign_steps(
+    policy: TensorDictModule, cfg: EnvConfig, seed: int, statistics: Statistics | None
+) -> Steps:
+    with evaluation_env(policy, cfg, seed, statistics) as env:
+        for stage, td in walk(env, greedy(policy)):
+            if stage == STEP:
+                reward, done = (td["next", key].squeeze(-1).numpy() for key in ("reward", "done"))
+                _check(reward=reward, value=td["action_value"].numpy())
+                # the reward was scaled as float32, which has 7 digits
+                yield _rounded(reward.astype(float) / cfg.reward_scale, 6), done
+
+
+def _steps(
+    agent: Agent,
+    envs: gym.vector.SyncVectorEnv | Workers,
+    seed: int,
+    statistics: Statistics | None,
+    close: bool,
+) -> Steps:
+    with contextlib.closing(envs) if close else contextlib.nullcontext():
+        freeze_statistics(envs, statistics, str(agent.cfg.id))
         envs.reset(seed=EVAL_SEED + seed)
         seen, _ = envs.reset()  # the second one, as TorchRL's set_seed resets once
-        state, reward = agent.initial_state(cfg.num_envs), np.zeros(cfg.num_envs)
+        state, reward = agent.initial_state(envs.num_envs), np.zeros(envs.num_envs)
         while True:
             values, state = agent.batch_values(seen, state, reward)
             _check(observation=seen.get("observation") if isinstance(seen, dict) else seen, value=values)

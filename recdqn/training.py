@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import gymnasium as gym
 import torch
 from torchrl.checkpoint import GlobalRNGState
 from tqdm import tqdm
@@ -21,7 +23,7 @@ from recdqn.collect import CollectorState, make_collector
 from recdqn.config import Config
 from recdqn.envs import add_primers, make_env
 from recdqn.envs.replayable import get_statistics, seed_globals
-from recdqn.errors import NotFinite, UserError, first_line
+from recdqn.errors import ConfigError, NotFinite, UserError, first_line
 from recdqn.evaluation import Evaluation, decimals, evaluate
 from recdqn.learner import Learner
 from recdqn.loop import Progress, loop
@@ -120,6 +122,8 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
         stack.enter_context(_reproducible(cfg))
         alone = cfg.scale.actors == 0
         env = make_env(cfg.env if alone else dataclasses.replace(cfg.env, num_envs=1, workers=False))
+        opened = stack.enter_context(contextlib.ExitStack())
+        opened.callback(env.close)  # TorchRL 0.14.1's collector takes a single environment for closed
         if not alone and (learns := get_statistics(env.base_env.gym)):
             raise UserError(
                 f"{cfg.env.id} has a wrapper that learns statistics ({', '.join(learns)}): expected "
@@ -142,12 +146,12 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
             collector.total_frames = math.inf  # the last frame would close the envs before they are saved
             stack.callback(collector.shutdown)
         else:
-            env.close()  # the learner needed its specs only
+            opened.close()  # the learner needed its specs only
             collector = fleet.collect_into(buffer)
 
         checkpoints = None
+        collection = fleet or CollectorState(collector, env, cfg.env.replay_seconds)
         if out is not None:
-            collection = fleet or CollectorState(collector, env, cfg.env.replay_seconds)
             parts = {"collection": collection, "random": GlobalRNGState(), "progress": at, "buffer": buffer}
             checkpoints = Checkpoints(out, cfg, **learner.parts(), **parts)
             checkpoints.prune()
@@ -165,7 +169,14 @@ def _train(cfg: Config, out: Path | None, logger: LoggerName | None, bar: bool, 
             with stop.immediate():
                 if fleet is None:
                     run.statistics = get_statistics(env.base_env.gym)
-                result, run.final = _evaluate(run, number=at.frames // cfg.train.frames_per_batch)
+                number = at.frames // cfg.train.frames_per_batch
+                try:
+                    result, run.final = _evaluate(run, number)
+                except ConfigError:  # no other environment can be made beside the one that trains
+                    if cfg.env.num_envs > 1 or not isinstance(collection, CollectorState):
+                        raise
+                    with _paused(collection):
+                        result, run.final = _evaluate(run, number, within=env.base_env.gym)
             at.seconds = time.perf_counter() - started
             return result, run.final is not None
 
@@ -237,13 +248,25 @@ def _progress_bar(cfg: Config, at: Progress, visible: bool) -> tqdm:
     )
 
 
-def _evaluate(run: Run, number: int) -> tuple[Evaluation, Evaluation | None]:
+@contextlib.contextmanager
+def _paused(collection: CollectorState) -> Iterator[None]:
+    """Lend the environment that trains, and then go on with its episode, or with a new one."""
+    before = collection.state_dict()
+    try:
+        yield
+    finally:
+        collection.load_state_dict(before)
+        collection.replay()
+
+
+def _evaluate(run: Run, number: int, within: gym.Env | None = None) -> tuple[Evaluation, Evaluation | None]:
     """Play greedy episodes, and more of them to confirm a mean return that is high enough."""
     cfg = run.cfg.train
-    result = evaluate(run.policy, run.cfg.env, cfg.eval_episodes, number, run.statistics)
+    play = partial(evaluate, run.policy, run.cfg.env, statistics=run.statistics, within=within)
+    result = play(episodes=cfg.eval_episodes, seed=number)
     if result.mean < cfg.solved_return:
         return result, None
-    confirmed = evaluate(run.policy, run.cfg.env, cfg.solved_episodes, cfg.total_frames, run.statistics)
+    confirmed = play(episodes=cfg.solved_episodes, seed=cfg.total_frames)
     return result, confirmed if confirmed.mean >= cfg.solved_return else None
 
 

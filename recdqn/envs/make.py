@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -92,9 +92,22 @@ def make_vector_env(cfg: EnvConfig) -> gym.vector.SyncVectorEnv | Workers:
     try:
         if cfg.workers:
             return Workers(makers, str(cfg.id), cfg.step_seconds)
-        return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+        made = [partial(_itself, env) for env in _all_or_none(makers)]
+        return gym.vector.SyncVectorEnv(made, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
     except RuntimeError as error:
         raise ConfigError(f"env.id={cfg.id!r} makes environments that differ: {first_line(error)}") from error
+
+
+def _all_or_none(makers: Sequence[Callable[[], gym.Env]]) -> list[gym.Env]:
+    """Make environments; if one of them fails, close those before it."""
+    with contextlib.ExitStack() as stack:
+        envs = [stack.enter_context(contextlib.closing(maker())) for maker in makers]
+        stack.pop_all()
+    return envs
+
+
+def _itself(env: gym.Env) -> gym.Env:
+    return env
 
 
 def _make_one(cfg: EnvConfig, copy: int) -> gym.Env:
@@ -182,7 +195,7 @@ def _create(cfg: EnvConfig) -> gym.Env:
         draw = cfg.observation == "pixels" or cfg.num_envs == 1
         if function is None and draw and "rgb_array" in env.metadata.get("render_modes", ()):
             env.close()
-            env = gym.make(str(cfg.id), render_mode="rgb_array")
+            env = _drawing(cfg)
     except Exception as error:
         if "only compatible with Box continuous actions" in str(error):
             raise ConfigError(
@@ -196,6 +209,16 @@ def _create(cfg: EnvConfig) -> gym.Env:
     if not isinstance(env, gym.Env):
         raise ConfigError(f"env.id={cfg.id!r} makes a {type(env).__name__}: expected a gymnasium.Env")
     return env
+
+
+def _drawing(cfg: EnvConfig) -> gym.Env:
+    """Make an environment that renders, unless that fails and no picture is needed."""
+    try:
+        return gym.make(str(cfg.id), render_mode="rgb_array")
+    except Exception:
+        if cfg.observation == "pixels":
+            raise
+        return gym.make(str(cfg.id))
 
 
 def _function(name: str) -> Callable[[], Any] | None:
