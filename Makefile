@@ -76,6 +76,7 @@ results: $(STAMP)
 	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
 	$(BIN)/python -m recdqn.book.player results/pixel-cartpole/seed-0
+	$(BIN)/python -m recdqn.book.live
 	$(BIN)/python -m recdqn.book.write
 
 clean:

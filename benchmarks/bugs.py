@@ -33,6 +33,7 @@ from torchrl.objectives import DQNLoss
 from benchmarks import planted
 from benchmarks.memory import WIPED, wiped_returns
 from recdqn import Config, evaluate
+from recdqn.book.live import FILES
 from recdqn.book.recorded import RESULTS
 from recdqn.collect import make_collector
 from recdqn.envs import add_primers, make_env
@@ -54,6 +55,7 @@ from recdqn.run.folder import METRICS, WEIGHTS, Run, create_folder, save_checkpo
 TASKS = ("masked-cartpole", "corridor-10")
 FRAMES = 32_000  # most environment steps of a run; the slowest right run of masked CartPole needs 25,600
 HIDDEN = ("recurrent_state_h", "recurrent_state_c")
+LIVE = [run for run, _ in FILES["bugs"].values()]  # agents that run in the book's pages keep their weights
 UNFINISHED = ".unfinished"  # suffix of a run's folder while it trains
 
 
@@ -292,7 +294,8 @@ def record(name: str, task: str, seed: int, folder: Path = RESULTS) -> None:
     run = train_with(bug, cfg, half)
     if name == "no-primer":  # also evaluate the agent without a primer: its state is zero at every step
         (half / WIPED).write_text(json.dumps(wiped_returns(run)))
-    (half / WEIGHTS).unlink()
+    if out.relative_to(folder).as_posix() not in LIVE:
+        (half / WEIGHTS).unlink()
     half.rename(out)
 
 

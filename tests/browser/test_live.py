@@ -1,0 +1,103 @@
+"""The live agent in a browser: it loads on sight, and does what its buttons and keys say."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+READY = "name => document.querySelector('.live').dataset.loaded === name"
+
+
+@pytest.fixture
+def live(visit):
+    page = visit("intro.html")
+    box = page.locator(".live")
+    box.scroll_into_view_if_needed()
+    page.wait_for_function(READY, arg="masked")
+    return box
+
+
+def data(box):
+    return box.evaluate("box => ({...box.dataset})")
+
+
+def test_nothing_moves_by_itself_and_a_click_is_one_step(live):
+    expect(live).to_have_attribute("data-playing", "false")  # this reader prefers less motion
+    assert data(live)["steps"] == "0"
+    live.locator("[data-do=right]").click()
+    assert data(live)["steps"] == "1"
+    expect(live.locator("[role=status]")).to_have_text("Pushed to the right.")
+    live.locator("[data-do=left]").press("ArrowRight")
+    assert data(live)["steps"] == "2"
+    live.locator("[data-do=again]").click()
+    assert data(live)["steps"] == "0"
+
+
+def test_it_stands_and_falls_where_its_memory_is_wiped_at_every_step(live):
+    live.locator("[data-do=play]").click()
+    live.page.wait_for_function("+document.querySelector('.live').dataset.steps > 150")
+    assert data(live)["falls"] == "0"
+    live.locator("[data-set=wiping]").check()
+    live.page.wait_for_function("+document.querySelector('.live').dataset.falls > 0")
+    expect(live.locator("[role=status]")).to_contain_text("The pole fell after")
+    live.locator("[data-do=play]").press("Enter")
+    expect(live).to_have_attribute("data-playing", "false")
+
+
+def test_a_wiped_memory_shows_in_the_q_values(live):
+    live.locator("[data-do=play]").click()
+    live.page.wait_for_function("+document.querySelector('.live').dataset.steps > 20")
+    live.locator("[data-do=play]").click()
+    kept = data(live)["qLeft"]
+    live.locator("[data-do=wipe]").click()
+    assert abs(float(data(live)["qLeft"]) - float(kept)) > 1e-3
+    live.locator("[data-do=hide]").click()
+    expect(live.locator(".live-eye p")).to_have_text("sees nothing")
+    assert data(live)["seen"] == "hidden"
+
+
+@pytest.mark.parametrize("agent", ["pixel", "none", "leak", "primer"])
+def test_every_agent_can_be_chosen(live, agent):
+    live.locator("select").select_option(agent)
+    live.page.wait_for_function(READY, arg=agent)
+    live.locator("[data-do=right]").click()
+    values = live.evaluate("box => [box.dataset.qLeft, box.dataset.qRight].map(Number)")
+    assert all(abs(value) < 10 for value in values) and data(live)["steps"] == "1"
+    picture = live.locator(".live-eye canvas")
+    if agent == "pixel":
+        expect(picture).to_be_visible()
+        pixels = picture.evaluate(
+            "canvas => JSON.stringify([...canvas.getContext('2d').getImageData(0, 0, 84, 84).data])"
+        )
+        shades = json.loads(pixels)[::4]
+        assert min(shades) < 20 and max(shades) == 255 and shades.count(255) > 84 * 84 / 2
+    else:
+        expect(picture).to_be_hidden()
+    if agent == "none":
+        expect(live.locator("[data-set=wiping]")).to_be_disabled()
+
+
+def test_weights_are_loaded_on_sight(browser, address):
+    """A window too low to show the agent loads none of its files."""
+    context = browser.new_context(viewport={"width": 800, "height": 60}, reduced_motion="reduce")
+    page = context.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address + "intro.html")
+    page.wait_for_selector(".live[data-live]", state="attached")
+    assert not [url for url in asked if "/live/" in url]
+    page.set_viewport_size({"width": 800, "height": 900})
+    page.wait_for_function(READY, arg="masked")
+    assert sorted(url.rsplit("/", 1)[1] for url in asked if "/live/" in url) == [
+        "cartpole.js", "masked.js", "network.js",
+    ]  # fmt: skip
+    context.close()
+
+
+def test_without_scripts_there_is_the_film(browser, address):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address + "intro.html")
+    expect(page.locator(".live noscript img, .live > img").first).to_be_visible()
+    expect(page.locator(".live-body")).to_be_hidden()
+    context.close()
