@@ -26,10 +26,11 @@ import torch
 from gymnasium.vector.async_vector_env import AsyncState
 
 from recdqn.envs.sending import pack, unpack
+from recdqn.envs.sockets import PATH, fits_socket, socket_folder
 from recdqn.errors import UserError, first_line
 
 LINUX = sys.platform.startswith("linux")
-LONGEST = 75  # bytes of a folder's name: a socket's may have 107, with that of the folder inside and its own
+INSIDE = len("/pymp-12345678/listener-12345678")  # a socket of multiprocessing
 
 
 class Workers(gym.vector.AsyncVectorEnv):
@@ -185,23 +186,19 @@ def _temporary_folder() -> str:
     Raises:
         UserError: if its name is too long for a socket.
     """
-    before, usual = tempfile.tempdir, tempfile.gettempdir()
-    short = (place for place in (usual, "/tmp", "/var/tmp", "/dev/shm") if _fits_socket(place))
+    before = tempfile.tempdir
     try:
-        tempfile.tempdir = next(short, usual)
+        tempfile.tempdir = socket_folder(INSIDE) or before
         folder = multiprocessing.util.get_temp_dir()  # the same one from the first call on
     finally:
         tempfile.tempdir = before
-    if LINUX and not _fits_socket(os.path.dirname(folder)):
+    place = os.path.dirname(folder)
+    if LINUX and not fits_socket(place, INSIDE):
         raise UserError(
-            f"env.workers=True needs a folder for temporary files whose name has at most {LONGEST} bytes, "
-            f"and {os.path.dirname(folder)} has more: set TMPDIR to another one"
+            f"env.workers=True needs a folder for temporary files with a short name, and {place} has more "
+            f"than {PATH - INSIDE} bytes: set TMPDIR to another one"
         )
     return folder
-
-
-def _fits_socket(place: str) -> bool:
-    return len(os.fsencode(place)) <= LONGEST and os.access(place, os.W_OK)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from recdqn.config import Config
+from recdqn.envs.sockets import socket_folder
 from recdqn.errors import UserError, first_line, installed
 
 LOST: tuple[type[Exception], ...] = ()  # an actor is gone, or what it returned
@@ -31,6 +33,7 @@ with contextlib.suppress(ImportError):  # the extra "scale"
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory of a Ray that is started here
 HEARTBEAT = 2.0  # seconds between two looks at the head of the cluster
+SOCKET = len("/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store")  # bytes
 CONNECT = 10.0  # seconds to reach it
 
 
@@ -168,11 +171,14 @@ def _reach(host: str, port: int) -> None:
 def _private() -> Iterator[None]:
     """Let Ray, which is started inside, report nothing, and find a token instead of writing one into a file.
 
-    Its processes inherit the settings. Ray also sets the mode, for this process and for good.
+    Where TMPDIR is too long for its sockets, it gets another folder for temporary files. Its processes
+    inherit the settings. Ray also sets the mode, for this process and for good.
     """
-    names = "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"
+    names = "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_TMPDIR"
     before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if (folder := socket_folder(SOCKET)) not in (None, tempfile.gettempdir()):
+        os.environ.setdefault("RAY_TMPDIR", str(folder))
     if "RAY_AUTH_TOKEN_PATH" not in os.environ and not (Path.home() / ".ray" / "auth_token").is_file():
         os.environ.setdefault("RAY_AUTH_TOKEN", _token())
     try:

@@ -291,3 +291,29 @@ def test_the_head_is_lost(undisturbed, tmp_path, monkeypatch):
         )
     assert sum("py_modules" in line for line in seen.read_text().splitlines()) >= 2  # one for each actor
     assert_same(resume(out, progress=False, address="local").policy, undisturbed)
+
+
+PROGRAM = """
+import gymnasium as gym
+from recdqn import Config, train
+from gymnasium.envs.classic_control import CartPoleEnv
+class Mine(CartPoleEnv):
+    pass
+gym.register("Mine-v0", Mine)
+cfg = Config.preset("masked-cartpole").replace(
+    env={"id": "Mine-v0", "num_envs": 2}, scale={"actors": 1}, replay={"capacity": 2_000},
+    train={"total_frames": 256, "warmup_frames": 128, "updates": 1, "eval_every": 4, "eval_episodes": 2},
+)
+print(train(cfg, progress=False).metrics[-1]["frames"])
+"""
+
+
+@pytest.mark.long
+def test_actors_know_what_the_program_defines(tmp_path):
+    """A script without if __name__ == "__main__", where TMPDIR is too long for Ray's sockets."""
+    script, folder = tmp_path / "script.py", tmp_path / ("x" * 100)
+    script.write_text(PROGRAM)
+    folder.mkdir()
+    environment = os.environ | {"TMPDIR": str(folder)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["256"], done.stderr

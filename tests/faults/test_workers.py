@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from tensordict.nn import TensorDictModule
 from recdqn import evaluate, make_env, train
 from recdqn.config import EnvConfig
 from recdqn.envs.processes import Workers
+from recdqn.envs.sockets import socket_folder
 from recdqn.errors import UserError
 
 PLAIN = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0}
@@ -226,6 +228,21 @@ def test_workers_know_what_only_the_program_defines(tmp_path):
         f"env.workers=True: {script} has no if __name__ == '__main__'; these workers do not need it, "
         "but the processes of other libraries would run the whole file again"
     ]
+
+
+@pytest.mark.parametrize("inside", [32, 70])
+def test_a_folder_leaves_room_for_a_socket(tmp_path, monkeypatch, inside):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with (
+        tempfile.TemporaryDirectory(dir=socket_folder(inside)) as folder,
+        socket.socket(socket.AF_UNIX) as made,
+    ):
+        name = "x" * (inside - 2 - len(os.path.basename(folder)))  # two separators
+        made.bind(os.path.join(folder, name))
+    monkeypatch.setattr("recdqn.envs.sockets.SHORT", ())
+    assert socket_folder(inside) is None
 
 
 def test_an_environment_of_another_program_is_refused_with_the_cure():
