@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 
 from recdqn.envs.arrays import WrongObservation
 from recdqn.envs.entries import Reader
-from recdqn.errors import UserError, first_line
+from recdqn.errors import ConfigError, UserError, first_line
 
 CHECK = "check it with gymnasium.utils.env_checker.check_env(env)"
 
@@ -61,7 +61,7 @@ class CheckedEnv(gym.Wrapper):
         except (Exception, SystemExit) as error:
             raise self._failure("reset", error) from error
         if "action_mask" in info and (self._reader is None or not self._reader.masks):
-            raise UserError(
+            raise ConfigError(
                 f"{self.name} tells its legal actions in info['action_mask']: expected env.mask='action_mask'"
             )
         return seen, {}

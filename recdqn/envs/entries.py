@@ -171,10 +171,9 @@ class Reader:
                         f"(codes) and 'numbers'{f', for example {name}=picture' if name else ''}"
                     )
                 return self._array(name, space, how)
-        others = [other for other, part in found if other != name and isinstance(part, KNOWN)]
-        cure = (
-            f"leave it out by env.entries={tuple(others)!r}" if others else "wrap it so that it returns a Box"
-        )
+        no_use = {name, cfg.mask, "action_mask"}
+        others = tuple(other for other, part in found if other not in no_use and isinstance(part, KNOWN))
+        cure = f"leave it out by env.entries={others!r}" if others else "wrap it so that it returns a Box"
         raise ConfigError(f"env.id={cfg.id!r} has {_called(name)}observations {short(space)}: {cure}")
 
     def _how(self, name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,6 +27,9 @@ from recdqn.envs.processes import Workers
 from recdqn.envs.replayable import Replayable
 from recdqn.errors import ConfigError, MissingAttribute, UserError, first_line, resolve
 from recdqn.precision import float32
+
+#: Packages whose environments are known by their ids alone, by the beginning of these ids.
+PACKAGES = {"ALE/": "ale_py", "BabyAI-": "minigrid", "MiniGrid-": "minigrid", "popgym-": "popgym"}
 
 
 def make_env(cfg: EnvConfig) -> TransformedEnv:
@@ -190,6 +194,9 @@ def declared_spaces(cfg: EnvConfig) -> tuple[gym.Space[Any], gym.Space[Any]]:
 
 def _create(cfg: EnvConfig) -> gym.Env:
     try:
+        for prefix, package in PACKAGES.items():
+            if str(cfg.id).startswith(prefix) and importlib.util.find_spec(package) is not None:
+                importlib.import_module(package)  # it registers its environments
         function = _function(str(cfg.id))
         env = gym.make(str(cfg.id)) if function is None else function()
         draw = cfg.observation == "pixels" or cfg.num_envs == 1

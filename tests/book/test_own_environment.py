@@ -1,12 +1,15 @@
 """The page on one's own environment: its task, and its loop of one's own."""
 
+import ast
 import json
+import re
 
 import gymnasium as gym
 import nbformat
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 from gymnasium.utils.env_checker import check_env
 from torch.optim.swa_utils import AveragedModel
 from torchrl.envs import ExplorationType, GymWrapper, set_exploration_type
@@ -23,7 +26,7 @@ from recdqn import (
     make_replay_buffer,
 )
 from recdqn.book.recorded import RESULTS
-from recdqn.errors import resolve
+from recdqn.errors import ConfigError, resolve
 
 CELLS = {cell.id: cell for cell in nbformat.read(PAGE, as_version=4).cells}
 
@@ -198,3 +201,85 @@ def test_torchrl_renames_an_entry_of_a_dict_that_is_called_state():
     env = GymWrapper(both)
     assert set(env.observation_spec.keys()) == {"pixels", "observation"}
     env.close()
+
+
+SPACES = {
+    "vector": Box(-1, 1, (3,)),
+    "`Discrete`": MultiDiscrete([2, 3]),
+    "nested": Dict(a=Box(-1, 1, (2,)), b=Tuple((Discrete(3), MultiBinary(2)))),
+    "only some": Dict(camera=Discrete(2), arm=Dict(angles=Box(-1, 1, (3,)), force=Discrete(9)), name=Text(3)),
+    "colours first": Box(0, 1, (3, 40, 50)),
+    "several pictures": Box(0, 255, (4, 40, 50), np.uint8),
+    "grid of codes": Box(0, 2, (3, 3), np.int64),
+    "any other array": Box(-np.inf, np.inf, (2, 3, 4, 5)),
+    "several kinds": Dict(camera=Box(0, 255, (40, 50, 3), np.uint8), board=Box(0, 5, (4, 4), np.int8)),
+    "rendered": Box(-1, 1, (3,)),
+}
+SEEN = {
+    "`Discrete`": {"observation": 5},
+    "nested": {"observation": 2 + 3 + 2},
+    "only some": {"observation": 2 + 3},
+    "colours first": {"pixels": 1},
+    "several pictures": {"pixels": 4},
+    "grid of codes": {"codes": 9},
+    "any other array": {"observation": 120},
+    "several kinds": {"pixels": 1, "codes": 16},
+    "rendered": {"pixels": 1},
+    "MiniGrid": {"codes": 147, "observation": 4},
+    "Atari": {"pixels": 1},
+    "POPGym": {"observation": 4},
+    "Box2D": {"observation": 8},
+}
+TABLE = re.findall(r"(?m)^\| (.*?) \| `(\{.*?\})` \| .* \|$", CELLS["dict-md"].source)
+
+
+class Task(gym.Env):
+    """Shows a sample of its space; three of its combinations of actions are legal."""
+
+    metadata, render_mode = {"render_modes": []}, "rgb_array"
+    observation_space = action_space = Discrete(4)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), self.info()
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return self.observation_space.sample(), 0.0, False, False, self.info()
+
+    def info(self):
+        return {"action_mask": np.array([1, 0, 1, 1])} if self.masks else {}
+
+    def render(self):
+        return np.zeros((60, 80, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("kind", "setting"), TABLE)
+def test_each_line_of_the_table_of_spaces_works(kind, setting, monkeypatch):
+    key = next((name for name in SPACES if name in kind), "vector")
+    monkeypatch.setattr(Task, "observation_space", SPACES[key])
+    monkeypatch.setattr(Task, "masks", "action_mask" in kind, raising=False)
+    if kind.startswith("`MultiDiscrete`"):
+        monkeypatch.setattr(Task, "action_space", Dict(a=MultiDiscrete([2, 2]), b=Tuple((MultiBinary(1),))))
+    change = {"num_envs": 2} | ast.literal_eval(setting.replace("Task", repr(f"{__name__}:Task")))
+    try:
+        env = make_env(Config.preset("masked-cartpole").replace(env=change).env)
+    except ConfigError as error:
+        if any(
+            f"No module named {name!r}" in str(error) for name in ("minigrid", "ale_py", "popgym", "Box2D")
+        ):
+            pytest.skip("pip install 'recdqn[envs]'")
+        raise
+    steps = env.rollout(2)
+    env.close()
+    found = {one: steps[one].shape[-3 if one == "pixels" else -1] for one in SHOWN if one in steps}
+    assert found == SEEN.get(next((name for name in SEEN if name in kind), ""), {"observation": 3})
+    if "mask" in change:
+        assert not steps["action"][..., 1].any()
+
+
+SHOWN = ("observation", "pixels", "codes")
+
+
+def test_the_table_of_spaces_has_a_line_for_each_kind():
+    assert len(TABLE) == 18 and set(SPACES) <= {name for name in SPACES for kind, _ in TABLE if name in kind}

@@ -256,3 +256,27 @@ def test_a_missing_package_is_named(name, monkeypatch):
     message = rf"cannot be made: {PACKAGE[name]} is not installed: pip install 'recdqn\[envs\]'"
     with pytest.raises(ConfigError, match=message):
         make_env(settings(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "seen"),
+    [
+        ("ALE/Pong-v5", {"arrays": ("picture",)}, {"pixels": (1, 84, 84)}),
+        ("ALE/Pong-v5", {"observation": "pixels"}, {"pixels": (1, 84, 84)}),
+        (
+            "MiniGrid-Empty-5x5-v0",
+            {"entries": ("image", "direction"), "arrays": ("grid",)},
+            {"codes": (147,), "observation": (4,)},
+        ),
+        ("popgym-RepeatPreviousEasy-v0", {}, {"observation": (4,)}),
+        ("LunarLander-v3", {}, {"observation": (8,)}),
+    ],
+)
+def test_environments_of_other_packages_are_made_by_their_ids_alone(name, settings, seen):
+    packages = {"ALE": "ale_py", "Mini": "minigrid", "popgym": "popgym", "Lunar": "Box2D"}
+    pytest.importorskip(next(package for start, package in packages.items() if name.startswith(start)))
+    env = make_env(EnvConfig(id=name, num_envs=2, **settings))
+    steps = env.rollout(5)
+    found = {key: tuple(steps[key].shape[2:]) for key in ("observation", "pixels", "codes") if key in steps}
+    assert found == seen
+    env.close()
