@@ -61,6 +61,7 @@ STRIP = {  # by chapter: what the strip calls its part of the loop
     7: "long memory",
     8: "every piece",
     9: "many collectors",
+    10: "in use",
 }
 PART_I = 6  # its last chapter; the numbers of later ones are not settled, and the strip leaves them out
 BEYOND = {  # no box leads to these
@@ -68,6 +69,7 @@ BEYOND = {  # no box leads to these
     7: "chapters/07-does-memory-matter",
     8: "chapters/08-r2d2",
     9: "chapters/09-more-than-one-machine",
+    10: "chapters/10-out-of-the-notebook",
 }
 
 
