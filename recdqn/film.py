@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import imageio.v3 as iio
+import numpy as np
 from tensordict.nn import TensorDictModule
 
 from recdqn.config import EnvConfig
@@ -47,11 +48,11 @@ def film(
     if not path.parent.is_dir():
         raise UserError(f"cannot film into {path}: the folder {path.parent} does not exist; make it first")
     prepare_display()
-    frames = []
+    frames: list[np.ndarray] = []
     with evaluation_env(policy, dataclasses.replace(cfg, num_envs=1, workers=False), seed, statistics) as env:
         for stage, td in walk(env, greedy(policy)):
             if stage == BEFORE:
-                frames.append(env.render()[::2, ::2])
+                frames.append(_checked(env.render(), frames, str(cfg.id))[::2, ::2])
             elif stage == STEP and td["next", "done"]:
                 break
     if path.suffix == ".gif":  # browsers draw at most 50 frames a second; every second one is enough
@@ -59,3 +60,15 @@ def film(
     else:
         iio.imwrite(path, frames, fps=FRAME_RATE, macro_block_size=4)
     return len(frames)
+
+
+def _checked(frame: np.ndarray, before: list[np.ndarray], name: str) -> np.ndarray:
+    """Refuse a frame that a film cannot hold."""
+    same = not before or before[0].shape == frame[::2, ::2].shape
+    if frame.dtype != np.uint8 or frame.shape[2] != 3 or not same:
+        size = "" if same else ", all of the same size"
+        raise UserError(
+            f"{name} cannot be filmed: its render gives an array {list(frame.shape)} of {frame.dtype}, "
+            f"expected [height, width, 3] of uint8{size}; change its render"
+        )
+    return frame

@@ -191,3 +191,42 @@ def test_film_refuses_a_wrong_path_before_the_episode(agent, tmp_path, name, mes
     with pytest.raises(UserError, match=message):
         film(policy, cfg.env, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+class Draws(Pays):
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+    frame = None
+
+    def render(self):
+        return Draws.frame(self.time)
+
+
+@pytest.mark.parametrize(
+    ("frame", "found"),
+    [
+        (lambda t: np.full((60, 80, 3), t / 6), r"\[60, 80, 3\] of float64, expected"),
+        (lambda t: np.full((60, 80, 1), 200, np.uint8), r"\[60, 80, 1\] of uint8, expected"),
+        (lambda t: np.full((60, 80, 3), 200), r"\[60, 80, 3\] of int64, expected"),
+        (
+            lambda t: np.full((60 + 4 * t, 80, 3), 200, np.uint8),
+            r"\[64, 80, 3\] of uint8, .*same size",
+        ),
+    ],
+)
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_frames_that_no_film_holds_are_refused_in_one_line(frame, found, ending, tmp_path, monkeypatch):
+    monkeypatch.setattr(Draws, "frame", staticmethod(frame))
+    cfg = Config(env={"id": Draws})
+    policy = make_policy(cfg.policy, make_env(cfg.env))
+    with pytest.raises(UserError, match=f"Draws cannot be filmed: its render gives an array {found}"):
+        film(policy, cfg.env, tmp_path / f"film.{ending}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_name_of_the_module_is_still_a_function(agent):
+    import recdqn.evaluate
+
+    cfg, policy = agent
+    assert recdqn.evaluate(policy, cfg.env, 2) == evaluate(policy, cfg.env, 2)
+    assert recdqn.evaluate.film is film
