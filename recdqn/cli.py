@@ -1,4 +1,4 @@
-"""The command line: ``recdqn train``, ``resume``, ``sweep``, ``evaluate``, ``watch``, ``export``, ``doctor``.
+"""The command line: ``recdqn train``, ``resume``, ``sweep``, ``evaluate``, ``watch``, ``export`` and others.
 
 Progress and messages go to standard error, results to standard output: a command returns its result. What an
 environment prints goes to standard error too. Input that cannot be used ends with one line and exit status 2.
@@ -177,6 +177,40 @@ def export(run: RunFolder, /, *, out: Annotated[Path, argument("FILE", Path)]) -
     return out
 
 
+def push(run: RunFolder, repo: Annotated[str, argument("REPO")], /, *, private: bool = False) -> str:
+    """Upload a saved agent to the Hugging Face Hub, with a model card.
+
+    Args:
+        run: the folder of a run.
+        repo: the repository, OWNER/NAME.
+        private: make a new repository private.
+    """
+    from recdqn.hub import push as upload
+
+    return upload(run, repo, private)
+
+
+def pull(
+    repo: Annotated[str, argument("REPO")],
+    /,
+    *,
+    out: Annotated[Path, argument("DIR", Path)],
+    revision: Annotated[str | None, argument("REVISION"), OPTIONAL] = None,
+) -> Path:
+    """Download an agent from the Hugging Face Hub.
+
+    Args:
+        repo: the repository, OWNER/NAME.
+        out: the folder to make.
+        revision: a branch, tag or commit; the newest if not given.
+    """
+    from recdqn.hub import pull as download
+
+    run = download(repo, out, revision)
+    _say(f"{run.cfg.name}, seed {run.cfg.seed}, for {run.cfg.env.id}")
+    return out
+
+
 def doctor(target: Annotated[str, argument("TARGET")], /) -> object:
     """Look for silent bugs in a recurrent pipeline; the exit status is 1 if there are errors.
 
@@ -197,6 +231,8 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "evaluate": evaluate,
     "watch": watch,
     "export": export,
+    "push": push,
+    "pull": pull,
     "doctor": doctor,
 }
 
