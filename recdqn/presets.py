@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from recdqn.errors import ConfigError, show
-
 Settings = dict[str, Any]
 
 WHOLE = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0}
@@ -24,17 +22,11 @@ def neutral(part: str, given: Any) -> Any:
     Args:
         part: its name.
         given: the settings that are chosen; a complete part is returned as it is.
-
-    Raises:
-        ConfigError: if entries are to be masked, and it is not said which.
     """
     if not isinstance(given, dict):
         return given
-    if part == "env" and given.get("observation") == "masked" and "visible" not in given:
-        raise ConfigError(
-            f"env.observation='masked' for env.id={show(given.get('id'))}: expected env.visible as well, the "
-            "entries that the agent sees"
-        )
+    if part == "env" and given.get("observation") == "masked":
+        given = {"visible": ()} | given  # refused: it must be said which entries are masked
     return NEUTRAL[part] | given
 
 

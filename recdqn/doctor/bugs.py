@@ -75,6 +75,12 @@ BUGS: dict[str, Bug] = {
         "each row or column of the image is normalised separately",
         "use one loc and scale for the whole image or for each channel: reduce over height and width too",
     ),
+    "norm-learns": Bug(
+        "warning",
+        "a wrapper of the environment learns statistics while it runs",
+        "evaluate with the statistics of training, evaluate(..., statistics=run.statistics), or scale by "
+        "fixed numbers",
+    ),
     "masked-leak": Bug(
         "warning",
         "hidden information can be read from another entry",

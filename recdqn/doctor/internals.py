@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torchrl.data import ReplayBuffer
 from torchrl.data.replay_buffers.samplers import Sampler
+from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.objectives.utils import TargetNetUpdater
+
+from recdqn.envs import GymnasiumEnv
 
 
 def copy_buffer(buffer: ReplayBuffer) -> ReplayBuffer:
@@ -31,6 +35,16 @@ def random_generator(buffer: ReplayBuffer) -> torch.Generator | None:
     TorchRL 0.14.1 has ``set_rng``, but no public way to read it.
     """
     return buffer._rng
+
+
+def gymnasium_env(env: EnvBase) -> Any:
+    """Return the Gymnasium environment below ``env``, the first of several; ``None`` if there is none.
+
+    TorchRL 0.14.1's ``GymWrapper`` has it as ``_env``.
+    """
+    base = env.base_env if isinstance(env, TransformedEnv) else env
+    inner = base.gym if isinstance(base, GymnasiumEnv) else getattr(base, "_env", None)
+    return next(iter(getattr(inner, "envs", [])), inner)
 
 
 def updated_parameters(updater: TargetNetUpdater) -> tuple[TensorDictBase, TensorDictBase]:

@@ -59,6 +59,7 @@ MISFITS = {
 
 # What would need more than this machine, or a process for each environment.
 FIXED = {"device": "cpu", "env.id": "CartPole-v1", "env.workers": False}
+FIXED |= {"env.entries": ("all",), "env.arrays": ("ask",), "env.mask": "none"}  # of other environments
 FIXED |= {"scale.actors": 0}  # tests/package/test_scale.py has actors
 
 
@@ -88,7 +89,7 @@ def wrong(schema):
     if schema["type"] == "array":
         good, bad = values(schema["items"]), wrong(schema["items"])
         some_bad = st.tuples(good, bad) | st.tuples(bad, good) | st.tuples(bad)
-        too_many = (schema["items"]["minimum"],) * (schema["maxItems"] + 1)
+        too_many = (schema["items"].get("minimum", "x"),) * (schema["maxItems"] + 1)
         return some_bad | st.sampled_from([*other, (), "12", too_many])
     if schema["type"] == "boolean":
         return st.sampled_from([*other, 0, 1, "True", ()])

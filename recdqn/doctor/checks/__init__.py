@@ -31,6 +31,7 @@ class Check(NamedTuple):
 CHECKS = (
     Check(env.statistics, ("env",), ("norm-uninitialised",)),
     Check(env.image_statistics, ("env",), ("norm-per-column",)),
+    Check(env.learning_wrappers, ("env",), ("norm-learns",)),
     Check(env.episode_starts, ("env",), ("no-init-tracker", "init-never-true", "init-false-start")),
     Check(env.hidden_values, ("env",), ("masked-leak",)),
     Check(state.state_flow, ("env", "policy"), state.STATE_CODES),

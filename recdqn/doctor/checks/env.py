@@ -9,8 +9,10 @@ from torch.nn.parameter import UninitializedBuffer
 from torchrl.envs import Compose, Transform, TransformedEnv, UnaryTransform
 
 from recdqn.doctor.checks.common import Found, is_image, name_of, transforms_of
+from recdqn.doctor.internals import gymnasium_env
 from recdqn.doctor.rollout import STEPS
 from recdqn.doctor.subject import Skip, Subject
+from recdqn.envs.statistics import learned
 
 SHOWN = 0.9999  # squared correlation of an element with itself, scaled and shifted
 REVEALED = 0.5  # share of a hidden element's unexplained variance that an entry must explain to be a leak
@@ -50,6 +52,16 @@ def image_statistics(subject: Subject) -> Found:
                     f"{name_of(transform)} makes a constant image in {key!r} vary by "
                     f"{max(rows, columns):.2g} from {which} to {which}: its statistics differ by {which}",
                 )
+
+
+def learning_wrappers(subject: Subject) -> Found:
+    """Look for wrappers with running statistics around the Gymnasium environment."""
+    for name, _, _ in learned(gymnasium_env(subject.env)):
+        yield (
+            "norm-learns",
+            f"{name.partition(' ')[2]} changes at every step: each copy of the environment, and so each "
+            "evaluation, has statistics of its own",
+        )
 
 
 def _transformed(transform: Transform, td: TensorDictBase, key: NestedKey, image: Tensor) -> Tensor | None:

@@ -1,12 +1,15 @@
 """Planted bugs of the environment."""
 
+import gymnasium as gym
 import torch
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 from pipelines import network, primed, vector_env
 from torchrl.envs import (
     CatFrames,
     Compose,
     GrayScale,
     GymEnv,
+    GymWrapper,
     InitTracker,
     ObservationNorm,
     Resize,
@@ -15,7 +18,8 @@ from torchrl.envs import (
     UnaryTransform,
 )
 
-from recdqn.envs import hide_velocities, prepare_display
+from recdqn.config import EnvConfig
+from recdqn.envs import hide_velocities, make_env, prepare_display
 
 
 def no_tracker():
@@ -54,6 +58,18 @@ def two_frames_show_the_velocity():
     return {"env": vector_env(CatFrames(N=2, dim=-1, in_keys=["observation"]))}
 
 
+def wrapped(wrapper):
+    return {"env": TransformedEnv(GymWrapper(wrapper(gym.make("CartPole-v1"))), InitTracker())}
+
+
+def normalised():
+    return NormalizeObservation(gym.make("CartPole-v1"))
+
+
+def made_by_the_package():
+    return {"env": make_env(EnvConfig(id=normalised, num_envs=2))}
+
+
 PER_COLUMN = torch.linspace(0, 1, 36).reshape(1, 36), torch.ones(1, 36)
 PER_ROW = torch.zeros(1, 36, 1), torch.linspace(1, 2, 36).reshape(1, 36, 1)
 PLANTED = [  # code, part of the message, function that returns the parts
@@ -63,6 +79,9 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("norm-uninitialised", "ObservationNorm of 'observation'", no_statistics),
     ("norm-per-column", "ObservationNorm", lambda: normalised_images(*PER_COLUMN)),
     ("norm-per-column", "ObservationNorm", lambda: normalised_images(*PER_ROW)),
+    ("norm-learns", "NormalizeObservation.obs_rms changes", lambda: wrapped(NormalizeObservation)),
+    ("norm-learns", "NormalizeReward.return_rms changes", lambda: wrapped(NormalizeReward)),
+    ("norm-learns", "NormalizeObservation.obs_rms changes", made_by_the_package),
     ("masked-leak", "'observation' reveals it", whole_vector_left_in),
     ("masked-leak", "the rest of 'observation' reveals it", two_frames_show_the_velocity),
 ]
