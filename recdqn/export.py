@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
 import io
 import json
 import math
@@ -25,7 +24,7 @@ from recdqn.envs import declared_spaces, open_env
 from recdqn.envs.actions import sizes
 from recdqn.envs.entries import KEYS
 from recdqn.envs.make import reader_of
-from recdqn.errors import UserError
+from recdqn.errors import UserError, installed
 from recdqn.policy.encoders import PATCH, PixelEncoder
 from recdqn.policy.modules import recurrent_cell
 from recdqn.policy.plain import chain, step
@@ -75,11 +74,11 @@ def export_agent(run: str | Path | Run, out: str | Path) -> dict[str, Any]:
         UserError: if the file cannot be written, its name has another ending, a package is missing, the
             policy is not a chain that :class:`recdqn.agent.Agent` can run, or the file computes other values.
     """
-    out = Path(out)
+    out = Path(out).absolute()  # an environment may change the working directory
     if out.suffix not in FORMATS:
         raise UserError(f"cannot export to {out.name!r}: the name must end in .onnx or .pt2")
     needed = ("onnx", "onnxscript", "onnxruntime") if out.suffix == ".onnx" else ()
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in needed if not installed(name)]:
         raise UserError(
             f"exporting to ONNX needs the package {missing[0]}: pip install 'recdqn[export]', "
             "or choose a name that ends in .pt2"

@@ -104,7 +104,7 @@ def test_a_broken_week_is_reported_once(tmp_path, open_issue):
     fake.chmod(0o755)
     (script,) = steps("weekly", "report")
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RUN": "https://example.org/runs/1"}
-    subprocess.run(["bash", "-e", "-c", script], env=environment, check=True, timeout=30)
+    subprocess.run(["bash", "-e", "-c", script], env=environment, check=True, timeout=600)
     looked, told = (tmp_path / "calls").read_text().splitlines()
     title = "The book breaks with the newest releases"
     assert looked.startswith("issue|list|--state|open|") and title in looked

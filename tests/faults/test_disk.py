@@ -100,7 +100,7 @@ def test_a_file_size_limit_ends_the_run_with_one_line(tiny, tmp_path):
     cfg = tiny.replace(train={"total_frames": 768, "save_seconds": 0.0}, replay={"capacity": 768})
     out, log = tmp_path / "run", tmp_path / "log"
     run = start(fresh, cfg, out, log=log, limit=150_000)
-    run.join(60)
+    run.join(600)
     assert run.exitcode == 1
     assert "cannot write into" in log.read_text() and "recdqn resume" in log.read_text()
     check_intact(cfg, out)

@@ -130,7 +130,7 @@ def test_pictures_and_worker_processes(nodes, monkeypatch, preset, env):
     assert_same(train(cfg, progress=False).policy, expected)
 
 
-def until(condition, seconds=60.0):
+def until(condition, seconds=600.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it took too long"

@@ -24,7 +24,7 @@ from recdqn.envs.sockets import socket_folder
 from recdqn.errors import UserError
 
 PLAIN = {"observation": "whole", "loc": (0.0,), "scale": (1.0,), "reward_scale": 1.0}
-GENEROUS = 120.0  # seconds, for what should take one
+GENEROUS = 600.0  # seconds, for what should take one
 
 
 def config(kind, seconds=GENEROUS):

@@ -210,7 +210,7 @@ def test_an_episode_goes_on_exactly(name):
     for action in actions[:20]:
         if any(env.step(action)[2:4]):
             env.reset()
-    assert restore_episodes(other, get_episodes(env), seconds=60.0) == "exact"
+    assert restore_episodes(other, get_episodes(env), seconds=600.0) == "exact"
     for action in actions[20:]:
         one, two = env.step(action), other.step(action)
         assert (one[0] == two[0]).all() and one[1:4] == two[1:4]

@@ -27,7 +27,7 @@ def test_a_restored_collector_collects_the_same(tiny, num_envs):
         env.set_seed(seed)
         buffer = make_replay_buffer(cfg)
         collector = make_collector(cfg, env, copy.deepcopy(policy), buffer)
-        return CollectorState(collector, env, replay_seconds=60.0), iter(collector), buffer
+        return CollectorState(collector, env, replay_seconds=600.0), iter(collector), buffer
 
     state, collections, buffer = make(seed=0)
     other, other_collections, other_buffer = make(seed=1)

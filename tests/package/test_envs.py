@@ -310,7 +310,7 @@ def test_pictures_need_no_display():
     hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "(2, 1, 84, 84) True"
@@ -334,7 +334,7 @@ def test_a_process_that_has_drawn_still_ends_when_told_to():
         while "drawn" not in (line := process.stdout.readline()):
             assert line, "it ended early"
         process.terminate()
-        assert process.wait(timeout=30) == -signal.SIGTERM
+        assert process.wait(timeout=600) == -signal.SIGTERM
     finally:
         process.kill()
         process.wait()

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 def on_windows(script, folder):
     command = [sys.executable, "-W", "error::UserWarning", HERE / "windows.py", script]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -70,5 +70,5 @@ def test_the_imitation_of_windows(script, tmp_path):
     """What must fail on Windows fails in a module of the package, and works in others."""
     as_module = f"exec({script!r}, {{'__name__': 'recdqn.module'}})"
     command = [sys.executable, HERE / "windows.py", as_module]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and "Error" in done.stderr.splitlines()[-1]

@@ -72,7 +72,7 @@ def test_a_drawn_environment_goes_on_exactly():
     env.reset(seed=3)
     env.step(1)
     other.reset(seed=99)
-    assert restore_episodes(other, through_a_file(get_episodes(env)), seconds=60.0) == "exact"
+    assert restore_episodes(other, through_a_file(get_episodes(env)), seconds=600.0) == "exact"
     for k in range(6):
         assert (env.step(k % 2)[0]["pixels"] == other.step(k % 2)[0]["pixels"]).all()
 
@@ -207,7 +207,7 @@ def test_a_replay_stops_when_its_time_is_up():
     vector.reset(seed=0)
     vector.step(np.zeros(2, dtype=np.int64))
     episodes = get_episodes(vector)
-    assert restore_episodes(vector, episodes, seconds=60.0) == "exact"
+    assert restore_episodes(vector, episodes, seconds=600.0) == "exact"
     assert restore_episodes(vector, episodes, seconds=0.0) == "late"
 
 

@@ -150,8 +150,8 @@ cli.main()
             time.sleep(0.02)
         (training,) = process.children()
         process.send_signal(signum)
-        _, said = process.communicate(timeout=60)
-        assert psutil.wait_procs([training], timeout=60)[1] == []
+        _, said = process.communicate(timeout=600)
+        assert psutil.wait_procs([training], timeout=600)[1] == []
         if signum == signal.SIGTERM:
             assert process.returncode == 128 + signal.SIGTERM
             assert said.splitlines()[-1] == "recdqn: stopped; the same command goes on with the sweep"
