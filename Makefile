@@ -88,7 +88,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
 	  echo "recdqn needs Python 3.11, 3.12 or 3.13 and found '$$($(PYTHON) --version 2>&1)': install one and name it, as in 'make $(MAKECMDGOALS) PYTHON=python3.11'" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[book,test,envs,scale,export,hub]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[book,test,envs,scale,export,serve,hub]'
 	@touch $@
 
 .venv/.browser: $(STAMP)

@@ -1,4 +1,4 @@
-"""The command line: ``recdqn train``, ``resume``, ``sweep``, ``evaluate``, ``watch``, ``export`` and others.
+"""The command line: ``recdqn train``, ``resume``, ``sweep``, ``evaluate``, ``export``, ``serve`` and others.
 
 Progress and messages go to standard error, results to standard output: a command returns its result. What an
 environment prints goes to standard error too. Input that cannot be used ends with one line and exit status 2.
@@ -177,6 +177,27 @@ def export(run: RunFolder, /, *, out: Annotated[Path, argument("FILE", Path)]) -
     return out
 
 
+def serve(
+    run: RunFolder,
+    /,
+    *,
+    host: Annotated[str, argument("ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, argument("N", whole_number)] = 8000,
+    expire: Annotated[int, argument("SECONDS", whole_number)] = 600,
+) -> None:
+    """Serve a saved agent over HTTP and WebSocket, with a recurrent state for each session.
+
+    Args:
+        run: the folder of a run.
+        host: address to listen on; by default only this machine can reach it. There is no password.
+        port: 0 takes a free one.
+        expire: seconds after which an unused session expires.
+    """
+    from recdqn.serve import serve as listen
+
+    listen(run, host, port, expire)
+
+
 def push(run: RunFolder, repo: Annotated[str, argument("REPO")], /, *, private: bool = False) -> str:
     """Upload a saved agent to the Hugging Face Hub, with a model card.
 
@@ -231,6 +252,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "evaluate": evaluate,
     "watch": watch,
     "export": export,
+    "serve": serve,
     "push": push,
     "pull": pull,
     "doctor": doctor,
