@@ -193,11 +193,11 @@ PLANTED: dict[str, Bug] = {
     "exploration-frozen": Bug(("exploration-frozen",), {"policy": {"eps_end": 1.0}}),
     "explores-in-evaluation": Bug(("explores-in-evaluation",), judged=planted.always_exploring),
     "state-overwritten": Bug(
-        ("state-not-carried", "state-over-episode"),
+        ("state-not-carried",),
         buffer=partial(with_transform, lambda: planted.StoreEntries(*STORED)),
     ),
     "reward-late": Bug((), env=then(planted.LateReward)),
-    "terminated-is-done": Bug((), loss=reads_done),
+    "terminated-is-done": Bug(("bootstrap-stops",), loss=reads_done),
     "truncation-is-termination": Bug(
         (),
         buffer=partial(
@@ -213,7 +213,7 @@ PLANTED: dict[str, Bug] = {
     ),
     "impossible-steps": Bug(("impossible-steps",), evaluated=borrow),
     "state-over-episode": Bug(("state-over-episode",), env=then(lambda: planted.Keep(in_keys=list(HIDDEN)))),
-    "primer-mismatch": Bug(("primer-mismatch", "state-over-episode"), env=wrong_primer),
+    "primer-mismatch": Bug(("primer-mismatch",), env=wrong_primer),
     "recurrent-mode-on": Bug(("recurrent-mode-on",), acts=lambda policy: planted.RecurrentMode(policy)),
     "is-init-lost": Bug(("is-init-lost",), buffer=partial(other_buffer, kind=planted.Unmarked)),
     "slice-over-cursor": Bug(("slice-over-cursor",), buffer=windows),

@@ -232,16 +232,28 @@ def pull(
     return out
 
 
-def doctor(target: Annotated[str, argument("TARGET")], /) -> object:
+def doctor(
+    target: Annotated[str, argument("TARGET")],
+    /,
+    *,
+    only: tuple[str, ...] = (),
+    ignore: tuple[str, ...] = (),
+    json: bool = False,
+) -> object:
     """Look for silent bugs in a recurrent pipeline; the exit status is 1 if there are errors.
 
     Args:
         target: MODULE:FUNCTION, a function that returns a dictionary with some of env, policy, buffer,
             batch, loss and updater; or the folder of a run.
+        only: codes to look for, such as target-leak; all by default.
+        ignore: codes to leave out.
+        json: print the report as JSON.
     """
     from recdqn.doctor.parts import parts_of
+    from recdqn.doctor.report import JsonReport
 
-    return recdqn.diagnose(**parts_of(target))
+    report = recdqn.diagnose(**parts_of(target), only=only, ignore=ignore)
+    return JsonReport(report.findings, report.checked, report.skipped) if json else report
 
 
 ABOUT = "Train, evaluate, watch and examine agents that remember."

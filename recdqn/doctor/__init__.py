@@ -5,7 +5,7 @@ The checks do not look at class names: they run copies of the parts, change some
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -17,11 +17,11 @@ from torchrl.objectives.utils import TargetNetUpdater
 
 from recdqn.doctor import internals
 from recdqn.doctor.bugs import BUGS
-from recdqn.doctor.checks import CHECKS
 from recdqn.doctor.copies import isolated
+from recdqn.doctor.examine import examine
 from recdqn.doctor.report import Bug, Finding, Report
-from recdqn.doctor.subject import Skip, Subject
-from recdqn.errors import UserError, first_line
+from recdqn.doctor.subject import Subject
+from recdqn.errors import UserError, suggest
 
 __all__ = ["BUGS", "Bug", "Finding", "Report", "diagnose"]
 
@@ -42,6 +42,10 @@ def diagnose(
     batch: TensorDictBase | None = None,
     loss: nn.Module | Callable[[TensorDictBase], Any] | None = None,
     updater: TargetNetUpdater | None = None,
+    *,
+    frames: int | None = None,
+    only: Iterable[str] = (),
+    ignore: Iterable[str] = (),
 ) -> Report:
     """Run every check that the given parts allow, on copies of them.
 
@@ -57,20 +61,25 @@ def diagnose(
             for another, two changes together must have the sum of their effects.
         updater: ``SoftUpdate`` or ``HardUpdate`` of ``loss``. Without it, a frozen target network is found
             only if no updater was ever made for it.
+        frames: environment steps that training will take, to compare with the course of epsilon.
+        only: codes to look for; all by default.
+        ignore: codes to leave out.
 
     Returns:
-        The findings, errors first, and what was not checked and why.
+        The findings, errors first, and what was not checked and why. A part that does not run, or that takes
+        too long, ends the checks that need it, and not the others.
 
     Raises:
-        UserError: if no part is given, or a part has the wrong type.
+        UserError: if no part is given, a part has the wrong type, or there is no such code.
 
     Example:
         >>> cfg = Config.preset("masked-cartpole")
         >>> env = make_env(cfg.env)
         >>> policy = make_policy(cfg.policy, env)
         >>> print(diagnose(env=add_primers(env, policy), policy=policy).headline)
-        0 errors, 0 warnings; 16 of 29 checks ran
+        0 errors, 0 warnings; 27 of 67 checks ran
     """
+    only, ignore = list(only), list(ignore)
     given = {"env": env, "policy": policy, "buffer": buffer, "batch": batch, "loss": loss, "updater": updater}
     given = {name: part for name, part in given.items() if part is not None}
     if not given:
@@ -78,27 +87,9 @@ def diagnose(
     for name, part in given.items():
         if not isinstance(part, PARTS[name]):
             raise UserError(f"{name} is a {type(part).__name__}: expected {PARTS[name].__name__}")
+    for code in (*only, *ignore):
+        if code not in BUGS:
+            raise UserError(f"there is no code {code!r}: {suggest(code, BUGS)}")
+    codes = [code for code in only or BUGS if code not in ignore]
     with isolated(None if buffer is None else internals.random_generator(buffer)):
-        return _examine(Subject(**given))
-
-
-def _examine(subject: Subject) -> Report:
-    found: dict[str, Finding] = {}
-    checked: dict[str, None] = {}
-    skipped: dict[str, str] = {}
-    for check in CHECKS:
-        missing = [names for names in check.needs if not subject.has(names)]
-        if missing:
-            skipped |= dict.fromkeys(check.codes, f"no {' and no '.join(missing)} given")
-            continue
-        try:
-            for code, message in check.run(subject):
-                found.setdefault(code, Finding(code, BUGS[code].severity, message, BUGS[code].fix))
-            checked |= dict.fromkeys(check.codes)
-        except Skip as skip:
-            skipped |= dict.fromkeys(check.codes, str(skip))
-        except Exception as error:  # a part that does not run must not hide the bugs of the others
-            skipped |= dict.fromkeys(check.codes, f"running it failed with {first_line(error)}")
-    checked |= dict.fromkeys(found)
-    findings = sorted(found.values(), key=lambda f: (f.severity, list(BUGS).index(f.code)))
-    return Report(tuple(findings), tuple(checked), {c: why for c, why in skipped.items() if c not in checked})
+        return examine(Subject(frames, **given), codes)

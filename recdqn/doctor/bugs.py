@@ -5,6 +5,11 @@ from __future__ import annotations
 from recdqn.doctor.report import Bug
 
 BUGS: dict[str, Bug] = {
+    "does-not-run": Bug(
+        "error",
+        "the environment or the loss raises an error",
+        "call env.rollout(100) and loss(buffer.sample()) alone, and correct what the traceback shows",
+    ),
     "no-init-tracker": Bug(
         "error",
         "the environment has no InitTracker",
@@ -24,11 +29,13 @@ BUGS: dict[str, Bug] = {
         "error",
         "no primer: the recurrent state is dropped between steps",
         "append module.make_tensordict_primer() to the environment that the collector steps",
+        ("states-differ",),
     ),
     "primer-mismatch": Bug(
         "error",
         "the primer does not match the module",
         "make the primer from the module itself: env.append_transform(module.make_tensordict_primer())",
+        ("state-over-episode", "states-differ"),
     ),
     "out-key-without-next": Bug(
         "error",
@@ -44,6 +51,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "the next step does not receive the state that was written",
         "find the transform or the batched environment's worker that writes the state's entry at every step",
+        ("state-over-episode", "states-differ"),
     ),
     "state-over-episode": Bug(
         "error",
@@ -54,6 +62,13 @@ BUGS: dict[str, Bug] = {
         "error",
         "recurrent mode is on outside the loss",
         "use set_recurrent_mode only as a context manager around code that reads whole slices",
+        ("explores-in-evaluation", "state-lost", "states-differ", "state-not-carried"),
+    ),
+    "batch-statistics": Bug(
+        "error",
+        "batch statistics while acting: the environments change each other's values",
+        "act with policy.eval(), and call policy.train() around the loss; or use LayerNorm",
+        ("states-differ", "target-leak", "sees-future"),
     ),
     "exploration-frozen": Bug(
         "error",
@@ -64,6 +79,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "the policy explores during evaluation",
         "make the exploration module respect exploration_type(), or evaluate the policy without it",
+        ("states-differ",),
     ),
     "norm-uninitialised": Bug(
         "error",
@@ -74,6 +90,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "each row or column of the image is normalised separately",
         "use one loc and scale for the whole image or for each channel: reduce over height and width too",
+        ("norm-off",),
     ),
     "norm-learns": Bug(
         "warning",
@@ -111,6 +128,7 @@ BUGS: dict[str, Bug] = {
         "warning",
         "observations jump further than they ever do in the environment",
         "evaluate in a separate environment: a rollout in the collector's environment changes its state",
+        ("action-not-executed",),
     ),
     "is-init-lost": Bug(
         "error",
@@ -136,6 +154,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "a parameter is not finite",
         "restore earlier weights, lower the learning rate, and clip the gradient norm",
+        ("reward-differs", "target-reads-now"),
     ),
     "target-leak": Bug(
         "error",
@@ -146,6 +165,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "the loss treats every step independently",
         "run the network under set_recurrent_mode(True) in the loss, so that gradients flow through time",
+        ("memory-not-trained",),
     ),
     "target-frozen": Bug(
         "error",
@@ -156,5 +176,202 @@ BUGS: dict[str, Bug] = {
         "error",
         "the target network is the online network",
         "build the loss with delay_value=True",
+    ),
+    "norm-off": Bug(
+        "error",
+        "normalised observations are far from mean 0 and deviation 1",
+        "compute the statistics from at least a thousand steps, and give standard_normal=True with a "
+        "mean and a deviation",
+    ),
+    "workers-alike": Bug(
+        "error",
+        "the environments of a batch are the same",
+        "let each worker make an environment of its own, and seed the whole batch once: env.set_seed(0)",
+    ),
+    "workers-differ": Bug(
+        "error",
+        "the environments of a batch show the same state with different numbers",
+        "compute the statistics once, and give them to every worker; or normalise outside of the batch",
+    ),
+    "autoreset-step": Bug(
+        "error",
+        "a step between two episodes is stored",
+        "let the environment reset in the same step (in Gymnasium, AutoresetMode.SAME_STEP or DISABLED)",
+    ),
+    "reset-remembers": Bug(
+        "error",
+        "an episode begins with something of the one before",
+        "clear what the transform keeps in its _reset, or use CatFrames",
+    ),
+    "memory-outside-data": Bug(
+        "error",
+        "the policy remembers outside of the data",
+        "keep the state in the TensorDict, as LSTMModule does: the buffer must store it",
+        ("recurrent-mode-on", "batch-statistics", "states-differ"),
+    ),
+    "input-overwritten": Bug(
+        "error",
+        "the policy overwrites what it reads",
+        "write to another key, or to a copy: x = x - mean, not x -= mean",
+    ),
+    "memory-ignored": Bug(
+        "error",
+        "the recurrent layer's output is not used",
+        "let the head read the output of the recurrent layer",
+        ("recurrent-mode-off", "memory-not-trained"),
+    ),
+    "constant-input": Bug(
+        "error",
+        "what the policy reads never changes",
+        "let the policy read the key that the environment writes",
+    ),
+    "action-mask-ignored": Bug(
+        "error",
+        "the policy chooses actions that the mask forbids",
+        "give the mask's key to QValueModule and EGreedyModule",
+    ),
+    "exploration-over": Bug(
+        "error",
+        "exploration ends at once",
+        "give annealing_num_steps in environment steps, as step(frames) counts them",
+    ),
+    "never-explores": Bug(
+        "error",
+        "the collected actions are never random",
+        "put the exploration module last, and collect with ExplorationType.RANDOM",
+        ("action-not-executed",),
+    ),
+    "entry-shifted": Bug(
+        "error",
+        "an entry of a stored step belongs to another step",
+        "store a step as the environment returned it: observation, action, and under 'next' their results",
+        (
+            "slice-over-episodes",
+            "unrelated-transitions",
+            "action-not-executed",
+            "state-not-carried",
+            "impossible-steps",
+            "is-init-lost",
+        ),
+    ),
+    "action-not-executed": Bug(
+        "error",
+        "the stored actions are not those that were executed",
+        "store the action that the environment executed",
+    ),
+    "reward-differs": Bug(
+        "error",
+        "the stored rewards are not the environment's",
+        "store the reward as the environment returns it; for n-step returns use MultiStepTransform, or "
+        "the loss's n_steps",
+    ),
+    "scale-differs": Bug(
+        "error",
+        "the loss reads numbers on another scale than the agent",
+        "scale an entry once: in the environment, in the buffer or in the network",
+        ("reward-differs",),
+    ),
+    "end-not-stored": Bug(
+        "error",
+        "the last steps of episodes are not stored",
+        "store every step, also the one that is done",
+    ),
+    "end-mislabelled": Bug(
+        "error",
+        "terminated and truncated are confused",
+        "store both flags as the environment returns them; only 'terminated' stops the bootstrap",
+    ),
+    "stored-twice": Bug(
+        "error",
+        "steps are stored more than once",
+        "extend the buffer once for each collected batch, with data of its own",
+        ("unrelated-transitions", "slice-over-episodes", "entry-shifted", "action-not-executed"),
+    ),
+    "states-differ": Bug(
+        "error",
+        "the stored states are not those that the policy computes",
+        "collect with the policy's current weights, in sequential mode, and store what it writes",
+        ("state-lost",),
+    ),
+    "never-sampled": Bug(
+        "error",
+        "a large part of the buffer is never sampled",
+        "let the sampler draw short episodes too: strict_length=False",
+    ),
+    "slices-of-one-step": Bug(
+        "error",
+        "every slice is a single step",
+        "store the steps of each environment in the order of time, and let only the sampler mark starts "
+        "of slices",
+        ("entry-shifted", "unrelated-transitions", "states-differ", "never-sampled"),
+    ),
+    "priorities-stuck": Bug(
+        "error",
+        "the priorities do not follow the errors",
+        "call buffer.update_tensordict_priority(batch) after each update",
+    ),
+    "padding-counted": Bug(
+        "error",
+        "the loss counts padded steps",
+        "keep ('collector', 'mask') in the batch, and average over the steps where it is true",
+        ("is-init-lost", "slice-over-episodes"),
+    ),
+    "reward-ignored": Bug(
+        "error",
+        "the loss does not read the rewards",
+        "give the loss the environment's key: loss.set_keys(reward=...)",
+    ),
+    "action-ignored": Bug(
+        "error",
+        "the loss does not read the actions",
+        "give the loss the action space of the environment: action_space=env.action_spec",
+    ),
+    "terminated-ignored": Bug(
+        "error",
+        "the target continues after the end of an episode",
+        "multiply the bootstrap by ~batch['next', 'terminated']",
+    ),
+    "bootstrap-stops": Bug(
+        "error",
+        "the target stops where a slice or a time limit ends",
+        "multiply the bootstrap by ~batch['next', 'terminated'], not by ~batch['next', 'done']",
+        ("target-reads-now",),
+    ),
+    "target-reads-now": Bug(
+        "error",
+        "the target reads the observation before the action",
+        "compute the target from batch['next']",
+    ),
+    "n-step-discount": Bug(
+        "error",
+        "the bootstrap has another discount than the rewards",
+        "multiply the bootstrap by gamma to the number of summed rewards",
+    ),
+    "weights-wrong": Bug(
+        "error",
+        "the importance weights are not applied once",
+        "multiply the error of each step once by batch['priority_weight']",
+    ),
+    "memory-not-trained": Bug(
+        "error",
+        "the recurrent layer gets no gradient",
+        "let the loss and the optimiser have the parameters of the recurrent layer, and let gradients "
+        "flow through time",
+    ),
+    "trains-a-copy": Bug(
+        "error",
+        "the loss trains a copy of the policy",
+        "build the loss from the policy that acts: loss = DQNLoss(policy[:-1], ...)",
+        ("memory-not-trained",),
+    ),
+    "target-gradient": Bug(
+        "error",
+        "the gradient flows through the target",
+        "compute the target under torch.no_grad()",
+    ),
+    "target-at-once": Bug(
+        "error",
+        "the target network follows at once",
+        "SoftUpdate(loss, tau=0.01): tau is the share that moves, eps the share that stays",
     ),
 }

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 from torchrl.data import ReplayBuffer
 from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs.batched_envs import BatchedEnvBase
 from torchrl.objectives.utils import TargetNetUpdater
 
 from recdqn.envs import GymnasiumEnv
@@ -45,6 +47,25 @@ def gymnasium_env(env: EnvBase) -> Any:
     base = env.base_env if isinstance(env, TransformedEnv) else env
     inner = base.gym if isinstance(base, GymnasiumEnv) else getattr(base, "_env", None)
     return next(iter(getattr(inner, "envs", [])), inner)
+
+
+def priorities_of(buffer: ReplayBuffer) -> Tensor | None:
+    """Return the priorities of the stored steps, ``[len(buffer)]``, if the sampler has a sum tree.
+
+    TorchRL 0.14.1 has no public way.
+    """
+    tree = getattr(buffer.sampler, "_sum_tree", None)
+    if tree is None:
+        return None
+    return torch.as_tensor(tree[torch.arange(len(buffer))])
+
+
+def worker_envs(env: BatchedEnvBase) -> list[EnvBase]:
+    """Return the environments of a batch in this process that has been started; none of others.
+
+    TorchRL 0.14.1 has no public way.
+    """
+    return list(vars(env).get("_envs", ()))
 
 
 def updated_parameters(updater: TargetNetUpdater) -> tuple[TensorDictBase, TensorDictBase]:

@@ -16,7 +16,7 @@ from recdqn.errors import first_line
 
 STEPS = 300  # at most, for each environment
 SECONDS = 2.5  # at most
-EPISODES = 3  # stop after this many have ended
+EPISODES = 20  # stop after this many have ended
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class StepRecord:
     Attributes:
         before: input of the policy, ``[*batch]``.
         after: output of the policy, ``[*batch]``.
+        taken: the step with its action and what the environment returned under ``"next"``, ``[*batch]``.
         done: whether the episode ended with this step, ``[*batch]``.
         following: input of the next step, ``[*batch]``.
     """
 
     before: TensorDictBase
     after: TensorDictBase
+    taken: TensorDictBase
     done: Tensor
     following: TensorDictBase
 
@@ -43,10 +45,12 @@ class Rollout:
     Attributes:
         steps: in order; the policy writes its entries except ``"action"``.
         policy_error: the error that the policy raised, if any; it was not called again.
+        env_error: the error that the environment raised, if any, which ended the rollout.
     """
 
     steps: list[StepRecord]
     policy_error: str | None
+    env_error: str | None
 
 
 def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | None) -> Rollout:
@@ -59,7 +63,7 @@ def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | 
     """
     began = torch.ones(td.shape, dtype=torch.bool)
     steps: list[StepRecord] = []
-    policy_error = None
+    policy_error = env_error = None
     ends, deadline = 0, time.monotonic() + SECONDS
     with set_recurrent_mode(False):
         while len(steps) < STEPS:
@@ -67,16 +71,21 @@ def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | 
             if policy is not None:
                 if "is_init" in policy.in_keys and "is_init" not in td.keys():
                     td["is_init"] = began.unsqueeze(-1)  # its absence is a finding of its own
+                torch.manual_seed(len(steps))
                 try:
                     td = policy(td)
                 except Exception as error:
                     policy_error, policy = first_line(error), None
             after = td.clone()
-            td, following = env.step_and_maybe_reset(env.rand_action(td))
+            try:
+                td, following = env.step_and_maybe_reset(env.rand_action(td))
+            except Exception as error:
+                env_error = first_line(error)
+                break
             done = td["next", "done"].reshape(td.shape).clone()
-            steps.append(StepRecord(before, after, done, following.clone()))
+            steps.append(StepRecord(before, after, td.clone(), done, following.clone()))
             td, began = following, done
             ends += int(done.sum())
-            if (ends >= EPISODES and len(steps) >= EPISODES) or time.monotonic() > deadline:
+            if (ends >= EPISODES and len(steps) >= 2 * EPISODES) or time.monotonic() > deadline:
                 break
-    return Rollout(steps, policy_error)
+    return Rollout(steps, policy_error, env_error)

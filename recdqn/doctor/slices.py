@@ -49,6 +49,9 @@ def adjacent(batch: TensorDictBase) -> Tensor:
 def perturb(batch: TensorDictBase, where: Tensor, keys: Sequence[NestedKey]) -> TensorDictBase:
     """Return a copy of ``batch`` with other values, always the same, in the steps ``where`` ``[N]``.
 
+    Floating-point numbers and bytes move anywhere. Integers and flags, which may be indices or masks, take
+    the values of other steps: nothing changes if all steps have the same.
+
     Args:
         batch: of any batch size with ``N`` steps.
         where: mask of the steps to change.
@@ -58,7 +61,7 @@ def perturb(batch: TensorDictBase, where: Tensor, keys: Sequence[NestedKey]) -> 
     flat = batch.clone().reshape(-1)
     for key in [*keys, *(unravel_key(("next", key)) for key in keys)]:
         value = flat.get(key, None)
-        if value is None:
+        if not isinstance(value, Tensor):
             continue
         value = value.clone()
         part = value[where]
@@ -66,8 +69,23 @@ def perturb(batch: TensorDictBase, where: Tensor, keys: Sequence[NestedKey]) -> 
             value[where] = part + (1 + value.std(correction=0)) * (1 + torch.rand_like(part))
         elif value.dtype == torch.uint8:
             value[where] = 255 - part
+        else:
+            value = _exchanged(value, where)
         flat.set(key, value)
     return flat.reshape(batch.shape)
+
+
+def _exchanged(value: Tensor, where: Tensor) -> Tensor:
+    """Return ``value`` ``[N, ...]`` with each step of ``where`` replaced by the next step that differs."""
+    result, same = value.clone(), where.clone()
+    for shift in range(1, min(len(value), 50)):
+        other = value.roll(shift, 0)
+        take = same & (other != value).reshape(len(value), -1).any(-1)
+        result[take] = other[take]
+        same &= ~take
+        if not same.any():
+            break
+    return result
 
 
 def _row_starts(batch: TensorDictBase) -> Tensor:

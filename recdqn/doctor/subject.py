@@ -17,9 +17,11 @@ from torchrl.envs.common import EnvBase
 from torchrl.objectives.utils import TargetNetUpdater
 
 from recdqn.doctor import internals
-from recdqn.doctor.copies import copy_env
+from recdqn.doctor.copies import copy_env, copy_part, reachable_modules
+from recdqn.doctor.probe import LossProbe, Skip
 from recdqn.doctor.rollout import Rollout, StepRecord, record_rollout
 from recdqn.doctor.slices import slice_indices
+from recdqn.doctor.stored import stored_rows
 from recdqn.errors import first_line
 from recdqn.flow import recurrent_keys
 
@@ -27,43 +29,76 @@ BATCHES = 10  # sampled from a buffer
 FLAGS = {"is_init", "done", "terminated", "truncated", "step_count", "reward"}  # no observations
 
 
-class Skip(Exception):
-    """Raised by a check that does not apply; the message gives the reason."""
-
-
 class Subject:
     """The parts given to :func:`recdqn.doctor.diagnose`; each is copied when it is first used.
 
     Attributes:
         given: the parts themselves, by name. Checks do not change them.
+        frames: environment steps that training will take, if known.
+        running: name of the copy that was used last.
+        slow: parts that took too long, each with the reason why no more checks use them.
     """
 
-    def __init__(self, **parts: Any) -> None:
+    def __init__(self, frames: int | None = None, **parts: Any) -> None:
         self.given = parts
+        self.frames = frames
+        self.running = ""
+        self.slow: dict[str, str] = {}
 
     def has(self, names: str) -> bool:
         """Return whether a part was given, or either of ``"one or another"``; a buffer provides a batch."""
         wanted = set(names.split(" or "))
         return bool(wanted & self.given.keys()) or ("batch" in wanted and "buffer" in self.given)
 
-    @cached_property
+    @property
     def env(self) -> EnvBase:
         """Copy of the environment."""
+        self.running = "env"
+        return self._env
+
+    @cached_property
+    def _env(self) -> EnvBase:
         try:
             env = copy_env(self.given["env"])
             return env if env.device is None else env.to("cpu")
         except Exception as error:
             raise Skip(f"the environment cannot be copied ({first_line(error)})") from None
 
-    @cached_property
+    @property
     def policy(self) -> TensorDictModule:
-        """Copy of the policy."""
-        return _copy_to_cpu(self.given["policy"])
+        """Copy of the policy, in evaluation mode: dropout and batch norm have a check of their own."""
+        self.running = "policy"
+        return self._policy
 
     @cached_property
+    def _policy(self) -> TensorDictModule:
+        return copy_part(self.given["policy"]).eval()
+
+    @property
     def loss(self) -> Callable[[TensorDictBase], Any]:
-        """Copy of the loss."""
-        return _copy_to_cpu(self.given["loss"])
+        """Copy of the loss, in evaluation mode if it has one."""
+        self.running = "loss"
+        return self._loss
+
+    @cached_property
+    def _loss(self) -> Callable[[TensorDictBase], Any]:
+        loss = copy_part(self.given["loss"])
+        for module in reachable_modules(loss):
+            module.eval()
+            for part in vars(module).values():  # TorchRL's losses keep their networks out of their modules
+                if isinstance(part, nn.Module):
+                    part.eval()
+        return loss
+
+    @property
+    def probe(self) -> LossProbe:
+        """The errors of :attr:`loss` for :attr:`batch`."""
+        self.running = "loss"
+        return self._probe
+
+    @cached_property
+    def _probe(self) -> LossProbe:
+        return LossProbe(self.loss, self.batch)
 
     @cached_property
     def updater(self) -> TargetNetUpdater:
@@ -73,6 +108,7 @@ class Subject:
     @cached_property
     def buffer(self) -> ReplayBuffer:
         """Second view of the buffer's storage."""
+        self.running = "buffer"
         if len(self.given["buffer"]) == 0:
             raise Skip("the buffer is empty")
         return internals.copy_buffer(self.given["buffer"])
@@ -107,16 +143,29 @@ class Subject:
     @cached_property
     def rollout(self) -> Rollout:
         """Rollout of the environment, with the policy if there is one."""
+        policy = self.policy if self.has("policy") else None
         try:
             start = self.env.reset()
         except Exception as error:
             raise Skip(f"the environment does not reset ({first_line(error)})") from None
-        return record_rollout(self.env, start, self.policy if self.has("policy") else None)
+        return record_rollout(self.env, start, policy)
 
     @property
     def steps(self) -> list[StepRecord]:
         """Steps of :attr:`rollout`."""
+        if not self.rollout.steps:
+            raise Skip(f"the environment does not step ({self.rollout.env_error})")
         return self.rollout.steps
+
+    @cached_property
+    def env_rows(self) -> list[TensorDictBase]:
+        """The rollout as rows ``[T]``, one for each environment, with what the environment returned."""
+        return list(torch.stack([step.taken for step in self.steps]).reshape(len(self.steps), -1).unbind(1))
+
+    @cached_property
+    def rows(self) -> list[TensorDictBase]:
+        """The stored steps as rows ``[T]`` in the order of time, without the buffer's transforms."""
+        return stored_rows(self.buffer)
 
     @cached_property
     def state_keys(self) -> list[tuple[NestedKey, NestedKey]]:
@@ -125,7 +174,7 @@ class Subject:
         The policy decides, or else the network of the loss.
         """
         pairs: list[tuple[NestedKey, NestedKey]] = []
-        for network in self._networks:
+        for network in self.networks:
             pairs += recurrent_keys(network)
             for key in network.in_keys:
                 following = unravel_key(("next", key))
@@ -156,6 +205,15 @@ class Subject:
                 pairs.append((key, outputs[0]))
         return pairs
 
+    @cached_property
+    def action_key(self) -> NestedKey:
+        """Key of the actions."""
+        if self.has("env"):
+            return self.env.action_keys[0]
+        keys = [key for network in self.networks for key in network.out_keys]
+        found = [key for key in keys if (key if isinstance(key, str) else key[-1]) == "action"]
+        return found[0] if found else "action"
+
     @property
     def state_inputs(self) -> list[NestedKey]:
         """Keys from which the recurrent states are read."""
@@ -164,8 +222,8 @@ class Subject:
     @property
     def policy_observations(self) -> list[NestedKey]:
         """Keys of the observations that the policy, or else the loss's network, reads."""
-        other = ("is_init", "action", *self.state_inputs)
-        return [key for network in self._networks for key in network.in_keys if key not in other]
+        other = ("is_init", self.action_key, *self.state_inputs)
+        return [key for network in self.networks for key in network.in_keys if key not in other]
 
     @property
     def batch_observations(self) -> list[NestedKey]:
@@ -180,7 +238,8 @@ class Subject:
         return [k for k in twice if "recurrent_state" not in str(k) and self.batch[k].dtype != torch.bool]
 
     @property
-    def _networks(self) -> list[TensorDictModuleBase]:
+    def networks(self) -> list[TensorDictModuleBase]:
+        """The policy, or else the networks of the loss."""
         if self.has("policy"):
             return [self.policy]
         parts = vars(self.loss).values() if self.has("loss") and hasattr(self.loss, "__dict__") else ()
@@ -197,39 +256,17 @@ class Subject:
         steps["is_init"] = torch.zeros(count, 1, dtype=torch.bool)
         return steps
 
-    def policy_outputs(self, td: TensorDictBase) -> Tensor:
-        """Return the policy's last output for each step, actions and states excluded, ``[n, ...]``."""
-        out = self.policy(td.clone())
-        skip = {"action", *self.state_inputs, *(write for _, write in self.state_keys)}
+    def policy_outputs(self, td: TensorDictBase, policy: TensorDictModule | None = None) -> Tensor:
+        """Return the policy's last output for each step, actions and states excluded, ``[n, ...]``.
+
+        Args:
+            td: steps.
+            policy: another copy of the policy than :attr:`policy`.
+        """
+        torch.manual_seed(0)
+        out = (policy or self.policy)(td.clone())
+        skip = {"action", self.action_key, *self.state_inputs, *(write for _, write in self.state_keys)}
         for key in reversed(self.policy.out_keys):
             if key not in skip and out[key].is_floating_point():
                 return out[key].reshape(len(td), -1)
         raise Skip("the policy has no outputs but actions and states")
-
-    def step_errors(self, batch: TensorDictBase) -> Tensor | None:
-        """Return the loss's error for each step, ``[N]``; ``None`` if the loss is a single number."""
-        batch = batch.clone()
-        out = self.loss(batch)
-        key = getattr(getattr(self.loss, "tensor_keys", None), "priority", "td_error")
-        found = batch.get(key, None)
-        if found is None:
-            values = out.values() if isinstance(out, TensorDictBase) else [out]
-            found = next((v for v in values if v.numel() == batch.numel() > 1), None)
-        return None if found is None else found.detach().reshape(-1)
-
-    @cached_property
-    def baseline_errors(self) -> Tensor | None:
-        """:meth:`step_errors` of the unchanged :attr:`batch`."""
-        return self.step_errors(self.batch)
-
-    def total_loss(self, batch: TensorDictBase) -> float:
-        """Return the loss, summed over its terms."""
-        out = self.loss(batch.clone())
-        if isinstance(out, TensorDictBase):
-            out = sum(value.sum() for key, value in out.items() if str(key).startswith("loss"))
-        return float(out)
-
-
-def _copy_to_cpu(part: Any) -> Any:
-    part = copy.deepcopy(part)
-    return part.to("cpu") if isinstance(part, nn.Module) else part

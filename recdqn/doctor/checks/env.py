@@ -10,8 +10,9 @@ from torchrl.envs import Compose, Transform, TransformedEnv, UnaryTransform
 
 from recdqn.doctor.checks.common import Found, is_image, name_of, transforms_of
 from recdqn.doctor.internals import gymnasium_env
+from recdqn.doctor.probe import Skip
 from recdqn.doctor.rollout import STEPS
-from recdqn.doctor.subject import Skip, Subject
+from recdqn.doctor.subject import Subject
 from recdqn.envs.statistics import learned
 
 SHOWN = 0.9999  # squared correlation of an element with itself, scaled and shifted
@@ -30,7 +31,8 @@ def statistics(subject: Subject) -> Found:
         for transform in transforms_of(subject.env):
             if any(isinstance(b, UninitializedBuffer) for b in transform.buffers(recurse=False)):
                 keys = ", ".join(map(repr, transform.in_keys))
-                yield "norm-uninitialised", f"{name_of(transform)} of {keys} has no statistics: reset() fails"
+                yield "norm-uninitialised", f"{name_of(transform)} of {keys} has no statistics: reset() "
+                "fails"
 
 
 def image_statistics(subject: Subject) -> Found:
@@ -116,7 +118,7 @@ def hidden_values(subject: Subject) -> Found:
     }
     for key, value in values.items():
         # Elements of the truth that are in this entry
-        shown = _squared_correlation(value, truth).amax(0) > SHOWN
+        shown = (_squared_correlation(value, truth).amax(0) > SHOWN) | _ordered_as(value, truth).any(0)
         if not shown.any() or shown.all():
             continue
         expected = _explained(truth[:, shown], truth)
@@ -131,6 +133,15 @@ def hidden_values(subject: Subject) -> Found:
                         f"but {source} reveals it: R2 {share[i]:.2f}, from the visible elements alone "
                         f"{expected[i]:.2f}",
                     )
+
+
+def _ordered_as(value: Tensor, truth: Tensor) -> Tensor:
+    """Return whether each column of ``value`` rises or falls with each of ``truth``."""
+    result = torch.zeros(value.shape[1], truth.shape[1], dtype=torch.bool)
+    for i, column in enumerate(truth.T):
+        steps = value[column.argsort()].diff(dim=0)
+        result[:, i] = ((steps >= -1e-6).all(0) | (steps <= 1e-6).all(0)) & (steps.abs() > 1e-6).any(0)
+    return result
 
 
 def _squared_correlation(value: Tensor, truth: Tensor) -> Tensor:

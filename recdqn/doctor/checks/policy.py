@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 
 import torch
+from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 
-from recdqn.doctor.checks.common import TOLERANCE, Found, name_of
+from recdqn.doctor.checks.common import TOLERANCE, Evidence, Found, name_of
+from recdqn.doctor.copies import copy_part
+from recdqn.doctor.probe import Skip
 from recdqn.doctor.slices import perturb
-from recdqn.doctor.subject import Skip, Subject
+from recdqn.doctor.subject import Subject
 
 COPIES = 64  # of one step, to compare the actions chosen in it
 
@@ -28,43 +31,43 @@ def finite_parameters(subject: Subject) -> Found:
 
 
 def deterministic_evaluation(subject: Subject) -> Found:
-    """Give the policy the same step many times, without exploration."""
-    policy = copy.deepcopy(subject.policy)
+    """Give the policy the same step many times, without exploration: as it is, and in evaluation mode."""
+    given = copy_part(subject.given["policy"])
+    count = _different_actions(subject, subject.policy)
+    where = "with exploration off (DETERMINISTIC), the policy"
+    if count > 1:
+        yield (
+            "explores-in-evaluation",
+            f"{where} chose {count} different actions for {COPIES} copies of one step",
+        )
+    elif _different_outputs(subject, given):
+        random = {name_of(m) for m in given.modules() if m.training and not any(m.children())}
+        names = ", ".join(sorted(n for n in random if "ropout" in n)) or "a part of it"
+        yield Evidence(
+            "explores-in-evaluation",
+            f"{where} is in training mode, and {names} gives {COPIES} copies of one step different "
+            "values; in "
+            "evaluation mode they are the same",
+            "note",
+            "call policy.eval() before you evaluate",
+        )
+
+
+def _different_actions(subject: Subject, policy: TensorDictModule) -> int:
+    policy = copy.deepcopy(policy)
     for name, value in policy.named_buffers():
         if name.split(".")[-1] == "eps":
             value.fill_(1.0)  # exploration that is not switched off must show
     with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
         steps = subject.policy_inputs(1).expand(COPIES).clone()
-        actions = policy(steps)["action"].reshape(COPIES, -1)
-    if (actions != actions[0]).any():
-        yield (
-            "explores-in-evaluation",
-            f"with exploration off (DETERMINISTIC), the policy chose {len(actions.unique(dim=0))} different "
-            f"actions for {COPIES} copies of one step",
-        )
+        actions = policy(steps)[subject.action_key].reshape(COPIES, -1)
+    return len(actions.unique(dim=0))
 
 
-def annealing(subject: Subject) -> Found:
-    """Step a copy of each exploration module, and compare its epsilon with the number of stored steps."""
-    modules = [m for m in subject.policy.modules() if hasattr(m, "eps_init") and hasattr(m, "step")]
-    if not modules:
-        raise Skip("the policy has no exploration with eps and step()")
-    stored = 0
-    if subject.has("buffer"):  # write_count counts the first dimension of the storage
-        stored = subject.buffer.write_count * subject.buffer.storage.shape[1:].numel()
-    for module in modules:
-        first, now = float(module.eps_init), float(module.eps)
-        frames = int(module.annealing_num_steps)
-        stepped = copy.deepcopy(module)
-        stepped.step(min(frames, 1_000))
-        if float(stepped.eps) == now == first > 0.5:
-            yield "exploration-frozen", f"{name_of(module)}: eps is {now:g}, and step() does not lower it"
-        elif now == first > float(stepped.eps) and stored >= frames / 10:
-            yield (
-                "exploration-frozen",
-                f"{name_of(module)}: eps is still {now:g} after {stored:,} stored steps; annealing takes "
-                f"{frames:,}",
-            )
+def _different_outputs(subject: Subject, policy: TensorDictModule) -> bool:
+    with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
+        values = subject.policy_outputs(subject.policy_inputs(1).expand(COPIES).clone(), policy)
+    return bool((values - values[0]).abs().max() > TOLERANCE * values.abs().max())
 
 
 def causality(subject: Subject) -> Found:
@@ -72,7 +75,7 @@ def causality(subject: Subject) -> Found:
     indices = max(subject.slices, key=len)
     if len(indices) < 2 or not subject.state_keys:
         raise Skip("a recurrent policy and a slice of two steps are needed")
-    keys = [key for key in subject.policy.in_keys if key != "action"]
+    keys = [key for key in subject.policy.in_keys if key != subject.action_key]
     steps = subject.batch.reshape(-1)[indices].select(*keys)
     number = torch.arange(len(steps))
     steps["is_init"] = (number == 0).unsqueeze(-1)

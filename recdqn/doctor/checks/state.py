@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
-from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 
-from recdqn.doctor.checks.common import TOLERANCE, Found
+from recdqn.doctor.checks.common import Found
+from recdqn.doctor.probe import Skip
 from recdqn.doctor.rollout import StepRecord
-from recdqn.doctor.slices import perturb
-from recdqn.doctor.subject import Skip, Subject
+from recdqn.doctor.subject import Subject
 
 STATE_CODES = (
     "no-primer",
@@ -105,21 +104,4 @@ def _one_state(steps: list[StepRecord], read: NestedKey, write: NestedKey) -> Fo
         yield (
             "state-not-carried",
             f"{read!r} was not the {write!r} that the policy wrote, after {stale} of {len(steps)} steps",
-        )
-
-
-def sequential_mode(subject: Subject) -> Found:
-    """Change one of two steps of different environments; the output of the other must not change."""
-    if not subject.state_keys:
-        raise Skip("the policy has no recurrent state")
-    steps = subject.policy_inputs(2)
-    changed = perturb(steps, torch.tensor([True, False]), subject.policy_observations)
-    with set_exploration_type(ExplorationType.DETERMINISTIC):
-        before, after = subject.policy_outputs(steps), subject.policy_outputs(changed)
-    moved = (after - before)[1].abs().max()
-    if moved > TOLERANCE * before.abs().max():
-        yield (
-            "recurrent-mode-on",
-            "outside the loss, changing one step moved the policy's output for an unrelated step by "
-            f"{moved:.2g}",
         )

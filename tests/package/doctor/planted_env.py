@@ -72,7 +72,21 @@ def made_by_the_package():
 
 PER_COLUMN = torch.linspace(0, 1, 36).reshape(1, 36), torch.ones(1, 36)
 PER_ROW = torch.zeros(1, 36, 1), torch.linspace(1, 2, 36).reshape(1, 36, 1)
+
+
+def crash(observation):
+    """Fail where the pole leans to the right, which it does at some step."""
+    if (observation[..., 1] > 0.05).any():
+        raise ValueError("no such place")
+    return observation
+
+
 PLANTED = [  # code, part of the message, function that returns the parts
+    (
+        "does-not-run",
+        "no such place",
+        lambda: {"env": vector_env(UnaryTransform(["observation"], ["observation"], fn=crash))},
+    ),
     ("no-init-tracker", "'is_init'", no_tracker),
     ("init-never-true", "'is_init'", lambda: marked(torch.zeros_like)),
     ("init-false-start", "'is_init'", lambda: marked(torch.ones_like)),

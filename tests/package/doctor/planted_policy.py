@@ -72,6 +72,13 @@ def two_directions():
     return {"policy": TensorDictSequential(policy[0], memory, head, policy[3]), "batch": batch}
 
 
+def normalised(norm):
+    policy = network()
+    features = TensorDictModule(nn.Sequential(nn.Linear(2, 8), norm(8)), ["observation"], ["embed"])
+    policy = TensorDictSequential(features, *policy[1:])
+    return {"env": SerialEnv(2, lambda: primed(network())), "policy": policy}
+
+
 def not_a_number():
     policy = network()
     with torch.no_grad():
@@ -91,6 +98,7 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("state-not-carried", repr(C), refilled_in_the_workers),
     ("state-over-episode", repr(H), lambda: transformed(Keep)),
     ("recurrent-mode-on", "the policy", recurrent_by_default),
+    ("batch-statistics", "BatchNorm1d", lambda: normalised(nn.BatchNorm1d)),
     ("exploration-frozen", "EGreedyModule", constant_exploration),
     ("exploration-frozen", "EGreedyModule", exploration_never_stepped),
     ("explores-in-evaluation", "the policy", exploring_in_evaluation),

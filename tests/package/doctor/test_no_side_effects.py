@@ -13,7 +13,6 @@ from torchrl.envs.utils import exploration_type
 from torchrl.modules import recurrent_mode
 
 from recdqn import diagnose, make_env
-from recdqn.doctor import BUGS
 
 
 def everything(parts: dict) -> list:
@@ -51,7 +50,7 @@ def test_nothing_is_changed():
     parts["batch"] = parts["buffer"].sample()
     before = everything(parts)
     report = diagnose(**parts)
-    assert len(report.checked) == len(BUGS)
+    assert len(report.checked) > 50 and not any("failed" in why for why in report.skipped.values())
     for old, new in zip(before, everything(parts), strict=True):
         assert same(old, new)
     following = parts["env"].rollout(5, parts["policy"])  # and all of it still runs

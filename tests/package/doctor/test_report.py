@@ -20,7 +20,7 @@ def test_report_in_a_terminal_and_in_a_notebook():
     assert text[1].split()[:2] == ["error", "target-leak"] and max(map(len, text)) <= 78
     assert "Fix: " + BUGS["target-leak"].fix in " ".join(str(report).split())
     shown = report._repr_html_()
-    assert "<table" in shown and ">target-leak</td>" in shown and "no env given" in shown
+    assert "<table" in shown and ">target-leak</a></td>" in shown and "no env given" in shown
     assert diagnose(**loss_parts())._repr_html_() is None  # then the text is shown
 
 
@@ -32,7 +32,7 @@ def test_markup_in_a_message_is_escaped():
 def test_errors_come_first():
     report = diagnose(**image_buffer(torch.float32, twice=True), policy=network(), loss=loss_parts()["loss"])
     severities = [finding.severity for finding in report.findings]
-    assert severities == ["error"] * len(report.errors) + ["warning"] * 2 and report.errors
+    assert severities == ["error"] * len(report.errors) + ["note"] * 2 and report.errors
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,8 @@ def test_a_part_that_raises_does_not_hide_the_findings_of_others():
     policy, data = played()
     report = diagnose(policy=policy, buffer=stored(data), loss=broken)
     assert report.skipped["target-leak"] == "running it failed with ValueError: no such key"
+    (finding,) = report.errors
+    assert finding.code == "does-not-run" and "ValueError: no such key" in finding.message
     assert "state-lost" in report.checked
 
 

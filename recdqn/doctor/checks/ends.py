@@ -1,0 +1,151 @@
+"""Checks of how episodes end and begin, in the environment and as stored."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torchrl.envs import TransformedEnv
+
+from recdqn.doctor.checks.common import Found, name_of, transforms_of
+from recdqn.doctor.copies import copy_env
+from recdqn.doctor.probe import Skip
+from recdqn.doctor.stored import flat
+from recdqn.doctor.subject import Subject
+
+SEED = 5
+
+
+def stored_ends(subject: Subject) -> Found:
+    """Compare the stored flags with those of the environment."""
+    rows, env = flat(subject.rows), subject.env_rows
+    done, terminated, truncated = (
+        torch.cat([r.get(("next", key), r["next", "done"] & False).reshape(-1) for r in env])
+        for key in ("done", "terminated", "truncated")
+    )
+    ends = int(done.sum())
+    stored = {k: rows.get(("next", k), None) for k in ("done", "terminated", "truncated", "step_count")}
+    if ends < 3 or stored["done"] is None:
+        raise Skip("no episode of the rollout ended")
+    now = stored["done"].reshape(-1)
+    count = rows.get("step_count", None)
+    if count is not None and not now.any():
+        count = count.reshape(-1)
+        starts = int((count == 0).sum())
+        usual = sum(map(len, env)) / ends
+        if starts >= 5 and 0.4 < (len(count) / starts) / usual < 2.5:
+            yield (
+                "end-not-stored",
+                f"{starts} episodes begin in {len(count)} stored steps, but no stored step is done: the "
+                "last steps "
+                "of episodes are missing",
+            )
+            return
+    if stored["terminated"] is None or not now.any():
+        raise Skip("no stored step is done")
+    fell, number = stored["terminated"].reshape(-1) & now, int(now.sum())
+    limit = _limit(subject, truncated & ~terminated)
+    length = stored["step_count"]
+    if limit and length is not None:
+        at_limit = (length.reshape(-1) >= limit) & now
+        if at_limit.sum() >= 1 and (fell & at_limit).sum() == at_limit.sum():
+            yield (
+                "end-mislabelled",
+                f"the environment truncates an episode after {limit} steps; all {int(at_limit.sum())} "
+                "stored episodes "
+                "of that length are terminated",
+            )
+            return
+    shorter = now & ~fell if limit is None or length is None else now & ~fell & (length.reshape(-1) < limit)
+    usual, mean = sum(map(len, env)) / ends, len(now) / number
+    if (terminated & done).sum() == ends and number >= 3 and not fell.any():
+        if shorter.sum() > 0.9 * number and usual / 2 < mean < 2 * usual:
+            yield (
+                "end-mislabelled",
+                f"all {ends} episodes of the environment ended terminated, none of the {number} stored "
+                "ones, which are "
+                "not longer",
+            )
+
+
+def _limit(subject: Subject, truncated: torch.Tensor) -> int | None:
+    """Return the number of steps after which the environment truncates, if it is known."""
+    limits = [getattr(t, "max_steps", None) for t in transforms_of(subject.env)]
+    if found := [int(n) for n in limits if n]:
+        return min(found)
+    counts = [r.get(("next", "step_count"), None) for r in subject.env_rows]
+    if any(c is None for c in counts) or not truncated.any():
+        return None
+    return int(torch.cat([c.reshape(-1) for c in counts])[truncated].min())
+
+
+def resets(subject: Subject) -> Found:
+    """Compare the last observation of episodes with the first of the next, and resets after other steps."""
+    keys = _observations(subject)
+    if not keys:
+        raise Skip("the environment returns no observation")
+    last, first = [], []
+    for step in subject.steps:
+        for e in step.done.reshape(-1).nonzero().flatten().tolist():
+            last.append(_vector(step.taken["next"], keys, e))
+            first.append(_vector(step.following, keys, e))
+    if len(last) >= 3 and len(torch.stack(last).unique(dim=0)) > 1:
+        same = sum(torch.equal(a, b) for a, b in zip(last, first, strict=True))
+        if same == len(last):
+            yield (
+                "autoreset-step",
+                f"{keys[0]!r} after a reset is the last one of the episode before, at all {same} ends: "
+                "the first step "
+                "of each episode happens between two episodes",
+            )
+            return
+    yield from _remembered(subject, keys)
+
+
+def _remembered(subject: Subject, keys: list[NestedKey]) -> Found:
+    """Reset with the same seed before and after some steps."""
+    env = copy_env(subject.given["env"])
+    if not isinstance(env, TransformedEnv):
+        raise Skip("the environment has no transforms that could remember an episode")
+    base = copy_env(env.base_env)
+    inner = list(base.observation_spec.keys(True, True))
+    if not torch.equal(_seeded(base, inner), _seeded(base, inner)):
+        raise Skip("set_seed does not make the resets of the environment repeatable")
+    for transform in transforms_of(env):
+        if hasattr(transform, "freeze"):  # running statistics may change from reset to reset
+            transform.freeze()
+    state = env.transform.state_dict()
+    before = _seeded(env, keys)
+    for _ in range(2):
+        env.rollout(15, break_when_any_done=False)
+        env.transform.load_state_dict(state)  # statistics may change
+        after = _seeded(env, keys)
+        if torch.equal(before, after):
+            return
+    transforms = [name_of(t) for t in transforms_of(env)]
+    yield (
+        "reset-remembers",
+        f"after a reset with the same seed {keys[0]!r} differs by up to "
+        f"{(after - before).abs().max():.2g}, depending on "
+        f"the steps before; one of {', '.join(transforms)} keeps something of the last episode",
+    )
+
+
+def _seeded(env: object, keys: list[NestedKey]) -> torch.Tensor:
+    env.set_seed(SEED)  # type: ignore[attr-defined]
+    td: TensorDictBase = env.reset()  # type: ignore[attr-defined]
+    return torch.cat([td.get(key).double().reshape(-1) for key in keys])
+
+
+def _vector(td: TensorDictBase, keys: list[NestedKey], index: int) -> torch.Tensor:
+    rows = td.reshape(-1)
+    return torch.cat([rows.get(key)[index].double().reshape(-1) for key in keys])
+
+
+def _observations(subject: Subject) -> list[NestedKey]:
+    """Keys of the observations in the environment: those that the policy reads, or all."""
+    spec = subject.env.observation_spec
+    td = subject.steps[0].before
+    known = subject.policy_observations if subject.has("policy") else list(spec.keys(True, True))
+    other = {"is_init", "step_count", *subject.state_inputs}
+    found = [k for k in known if td.get(k, None) is not None and k not in other]
+    return [k for k in found if "recurrent_state" not in str(k) and td.get(k).dtype != torch.bool]

@@ -1,0 +1,237 @@
+"""Checks of what the buffer holds and of which part of it is sampled."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from tensordict import NestedKey, TensorDictBase, unravel_key
+from torch import Tensor
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.modules import set_recurrent_mode
+
+from recdqn.doctor.checks.common import Evidence, Found, name_of, transforms_of
+from recdqn.doctor.probe import Skip
+from recdqn.doctor.slices import valid_steps
+from recdqn.doctor.stored import flat
+from recdqn.doctor.subject import Subject
+
+DRAWS = 5  # sampled steps for each stored one
+SECONDS = 0.5  # of sampling, at most
+NUMBER = ("collector", "traj_ids")
+FAR = 0.2  # distance of stored states from the policy's, relative to their size
+
+
+def finite_data(subject: Subject) -> Found:
+    """Look for stored or sampled values that are not finite."""
+    batches = [*subject.batches, *(_rows(subject))]
+    for batch in batches:
+        valid = valid_steps(batch)
+        for key, value in batch.items(True, True):
+            if not isinstance(value, Tensor) or not value.is_floating_point() or "mask" in str(key):
+                continue
+            bad = ~value.reshape(batch.numel(), -1).isfinite().all(-1) & valid
+            if bad.any():
+                yield (
+                    "not-finite",
+                    f"{unravel_key(key)!r} is not finite at {int(bad.sum())} of {batch.numel()} steps of "
+                    "the "
+                    f"{'buffer' if 'buffer' in subject.given else 'batch'}",
+                    None,
+                    "find what wrote it, and refuse it before it is stored: "
+                    f"assert data[{unravel_key(key)!r}].isfinite().all()",
+                )
+                return
+
+
+def _rows(subject: Subject) -> list[TensorDictBase]:
+    try:
+        return subject.rows if "buffer" in subject.given else []
+    except Skip:
+        return []
+
+
+def duplicates(subject: Subject) -> Found:
+    """Look for steps that are stored more than once."""
+    rows = flat(subject.rows)
+    keys = [k for k in subject.batch_observations if rows.get(k, None) is not None]
+    keys += [unravel_key(("next", k)) for k in keys if rows.get(unravel_key(("next", k)), None) is not None]
+    marks = [k for k in (NUMBER, "step_count") if rows.get(k, None) is not None]
+    if not keys or len(rows) < 50:
+        raise Skip("there are too few stored observations")
+    columns = [rows.get(k).reshape(len(rows), -1).double() for k in (*keys, *marks)]
+    if len(marks) < 2 and not any(rows.get(k).is_floating_point() for k in keys):
+        raise Skip("steps of a discrete environment look alike, and have no trajectory numbers")
+    content = torch.cat(columns, -1)
+    if content.shape[-1] > 512:  # images: two random sums tell them apart
+        generator = torch.Generator().manual_seed(0)
+        content = content @ torch.randn(content.shape[-1], 2, generator=generator, dtype=content.dtype)
+    unique = len(content.unique(dim=0))
+    if unique < 0.8 * len(rows):
+        yield (
+            "stored-twice",
+            f"{len(rows) - unique} of {len(rows)} stored steps are copies of others, equal in "
+            f"{', '.join(map(repr, (*keys[:1], *marks)))}",
+            None,
+            "give the collector replay_buffer=buffer, or call buffer.extend(data) in the loop, not both; "
+            "and store "
+            "data.clone() if a list keeps the collector's batches",
+        )
+
+
+def never_sampled(subject: Subject) -> Found:
+    """Sample until each stored step should have been drawn several times, and count those that never were."""
+    buffer = subject.buffer
+    size = buffer.storage.shape[0] if len(buffer.storage.shape) == 1 else None
+    total = len(buffer)
+    seen: set[tuple[int, ...]] = set()
+    drawn, deadline = 0, time.monotonic() + SECONDS
+    while drawn < DRAWS * total and time.monotonic() < deadline:
+        _, info = buffer.sample(return_info=True)
+        index = info["index"]
+        index = torch.stack(index, -1) if isinstance(index, tuple) else torch.as_tensor(index)
+        index = index.reshape(len(index), -1).tolist()
+        seen.update(map(tuple, index))
+        drawn += len(index)
+    if size is None and seen and len(next(iter(seen))) == 1:
+        raise Skip("the sampler returns rows, not steps")
+    if drawn < 2 * total:
+        raise Skip(f"only {drawn} steps could be sampled in {SECONDS:g} s, of {total}")
+    missed = 1 - len(seen) / total
+    if missed > 0.4:
+        sampler = subject.buffer.sampler
+        strict = getattr(sampler, "strict_length", False)
+        why = (
+            f"; {name_of(sampler)} has strict_length=True, which leaves out shorter episodes"
+            if strict
+            else ""
+        )
+        yield (
+            "never-sampled",
+            f"{missed:.0%} of {total} stored steps were never among {drawn} sampled ones{why}",
+            None,
+            f"{name_of(sampler)}(..., strict_length=False)" if strict else None,
+        )
+
+
+def scales(subject: Subject) -> Found:
+    """Compare sampled values with the stored ones, and those with the environment's."""
+    buffer = subject.buffer
+    batch, info = buffer.sample(return_info=True)
+    index = info["index"]
+    raw = buffer.storage.get(index)
+    if not isinstance(raw, TensorDictBase) or raw.numel() != batch.numel():
+        raise Skip("the storage does not hold single steps")
+    raw, batch = raw.cpu().reshape(-1), batch.cpu().reshape(-1)
+    reward = ("next", "reward")
+    if raw.get(reward, None) is not None and batch.get(reward, None) is not None:
+        sampled, collected = _factor(raw[reward], batch[reward]), _reward_factor(subject)
+        if sampled not in (None, 1.0) and collected not in (None, 1.0):
+            yield (
+                "scale-differs",
+                f"rewards are multiplied by {collected:.3g} in the environment and by {sampled:.3g} in "
+                "the buffer: "
+                f"the loss reads {batch[reward].abs().max():.2g} at most",
+                None,
+                "keep RewardScaling in the environment, and remove it from the buffer",
+            )
+    spec = subject.env.observation_spec
+    for key in subject.policy_observations:
+        here, there = raw.get(key, None), batch.get(key, None)
+        if here is None or there is None or here.shape != there.shape or key not in spec.keys(True, True):
+            continue
+        large, small = (float(v.double().abs().max()) for v in (here, there))
+        if here.dtype != subject.steps[0].before.get(key).dtype or min(large, small) == 0:
+            continue
+        if max(large / small, small / large) > 10 and _outputs_differ(subject, raw, batch, key):
+            yield (
+                "scale-differs",
+                f"{key!r} is up to {large:.3g} where the policy acts and up to {small:.3g} in the batch: "
+                "a transform of "
+                f"the buffer changes it, and the network reads both",
+                None,
+                f"scale {key!r} once: in the network, or in the environment and the buffer alike",
+            )
+
+
+def _factor(before: Tensor, after: Tensor) -> float | None:
+    """Return the number that makes the first tensor the second."""
+    before, after = before.double().reshape(-1), after.double().reshape(-1)
+    if before.shape != after.shape or not before.any():
+        return None
+    factor = float((before * after).sum() / (before * before).sum())
+    close = (after - factor * before).abs().max() <= 1e-4 * after.abs().max().clamp_min(1e-12)
+    return round(factor, 6) if close and factor else None
+
+
+def _reward_factor(subject: Subject) -> float | None:
+    """Return by how much the transforms of the environment multiply a reward."""
+    td = subject.steps[0].taken["next"].clone()
+    reward = td.get("reward", None)
+    if reward is None:
+        return None
+    factor = 1.0
+    for transform in transforms_of(subject.env):
+        if "reward" not in transform.in_keys or "reward" not in transform.out_keys:
+            continue
+        values = []
+        for value in (1.0, 2.0):
+            out = transform(td.clone().set("reward", torch.full_like(reward, value))).get("reward")
+            values.append(float(out.reshape(-1)[0]))
+        if abs(values[1] - 2 * values[0]) > 1e-6:
+            return None
+        factor *= values[0]
+    return round(factor, 6)
+
+
+def _outputs_differ(subject: Subject, raw: TensorDictBase, batch: TensorDictBase, key: NestedKey) -> bool:
+    """Return whether the policy's outputs differ for the two versions of an observation."""
+    keys = [k for k in subject.policy.in_keys if raw.get(k, None) is not None and k != subject.action_key]
+    steps = raw.select(*keys)[:64].clone()
+    steps["is_init"] = torch.zeros(len(steps), 1, dtype=torch.bool)
+    with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
+        before = subject.policy_outputs(steps)
+        after = subject.policy_outputs(steps.clone().set(key, batch.get(key)[:64]))
+    return bool((after - before).abs().max() > 1e-4 * before.abs().max())
+
+
+def newest_states(subject: Subject) -> Found:
+    """Let the policy compute the newest stored states again from what is stored before them."""
+    pairs = [(read, write) for read, write in subject.state_keys if write == unravel_key(("next", read))]
+    rows = [row[-100:] for row in subject.rows if len(row) > 1]
+    newest: TensorDictBase = torch.cat([row.exclude("index") for row in rows[-8:]])
+    pairs = [(r, w) for r, w in pairs if newest.get(r, None) is not None]
+    if not any(newest.get(read).any() for read, _ in pairs):
+        raise Skip("no recurrent states are stored")
+    keys = [k for k in subject.policy.in_keys if newest.get(k, None) is not None and k != subject.action_key]
+    with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
+        torch.manual_seed(0)
+        again = subject.policy(newest.select(*keys).clone())
+    for read, write in pairs:
+        stored, right = newest.get(write, None), again.get(write)
+        if stored is None:
+            return
+        empty = (stored == 0).flatten(1).all(-1) & (right != 0).flatten(1).any(-1)
+        distance = float((stored - right).norm() / right.norm().clamp_min(1e-12))
+        if empty.float().mean() > 0.2:
+            yield (
+                "states-differ",
+                f"stored {write!r} is zero at {int(empty.sum())} of the {len(newest)} newest steps, where "
+                "the policy "
+                "writes another value: in recurrent mode a layer writes its state only at the ends of rows",
+                None,
+                "collect outside set_recurrent_mode(True)",
+            )
+            return
+        if distance > FAR:
+            same = float((stored - newest.get(read)).norm() / stored.norm().clamp_min(1e-12)) < 1e-6
+            cause = f"; it equals {read!r} of the same step" if same else ""
+            yield Evidence(
+                "states-differ",
+                f"stored {write!r} of the {len(newest)} newest steps is {distance:.0%} away from what the "
+                "policy "
+                f"computes from the same inputs{cause}",
+                None if distance > 0.5 else "warning",
+                f"store {read!r} as the state before the step" if same else None,
+            )
+            return
