@@ -38,7 +38,8 @@ LABELS = {  # by folder, what an agent has in the place of the piece
     "fixed-places": "slices at any step",
     PLAIN: "the task's own preset",
 }
-FEWEST = 3  # seeds; with fewer nothing could be told from chance
+FEWEST = 3  # seeds that are shown
+TESTED = 4  # seeds of both agents; with fewer the test could tell nothing from chance
 LEVEL = 0.05  # of the test that tells an effect from chance
 
 
@@ -73,11 +74,13 @@ def mean_interval(runs: Sequence[Record]) -> tuple[float, float, float]:
 
 
 def verdict(complete: Sequence[Record], without: Sequence[Record]) -> str:
-    """Return ``"helps"``, ``"harms"`` or ``"no difference seen"``: what the piece does.
+    """Return ``"helps"``, ``"harms"``, ``"no difference seen"`` or ``"too few runs"``: what the piece does.
 
     A Mann-Whitney test at the level of 5 % compares the runs; a solved run ranks above one that is not, then
     the earlier above the later.
     """
+    if min(len(complete), len(without)) < TESTED:
+        return "too few runs"
     ours, theirs = ([rank(run) for run in runs] for runs in (complete, without))
     if stats.mannwhitneyu(ours, theirs, alternative="two-sided").pvalue >= LEVEL:
         return "no difference seen"

@@ -29,6 +29,15 @@ def test_recorded_runs_have_the_settings_of_the_grid(task, piece):
         assert Config.from_dict(run["config"]) == agent(task, piece, run["seed"])
 
 
+def test_the_complete_agent_solves_the_corridor_and_sequences_without_the_clue_do_not():
+    found = ablation.recorded_pieces("corridor-100")
+    complete, plain, cut = (found[name] for name in ("complete", ablation.PLAIN, "whole-episodes"))
+    assert all(run["final"] and ablation.frames(run) <= 80_000 for run in complete + plain)
+    assert ablation.mean_interval(complete)[0] < 2 * ablation.mean_interval(plain)[0]
+    assert ablation.mean_interval(cut)[0] > 2 * ablation.mean_interval(complete)[0]
+    assert sum(run["final"] is not None for run in cut) < len(cut) / 2
+
+
 @pytest.mark.parametrize("task", [*SEEDS, *ALONE])
 def test_each_agent_lacks_one_piece(task):
     complete = agent(task, "complete")
@@ -61,6 +70,7 @@ def test_a_piece_helps_if_the_agent_without_it_is_later_or_fails():
     assert ablation.verdict(early, late) == ablation.verdict(late, failed) == "helps"
     assert ablation.verdict(late, early) == ablation.verdict(failed, late) == "harms"
     assert ablation.verdict(early, early[::-1]) == "no difference seen"
+    assert ablation.verdict(early, failed[:3]) == "too few runs"
     mean, low, high = ablation.mean_interval(early)
     assert mean == 14_500 and low == pytest.approx(12_700, abs=300) and high == pytest.approx(16_300, abs=300)
 

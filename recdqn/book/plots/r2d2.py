@@ -29,8 +29,13 @@ from recdqn.book.plots.style import (
 )
 from recdqn.book.recorded import Record
 
-LOOKS = {"helps": (GREEN, "o"), "harms": (RED, "X"), "no difference seen": (GREY, "s")}  # by verdict
-MEANS = {"helps": "the piece helps", "harms": "the piece harms", "no difference seen": "no difference seen"}
+LOOKS = {  # by verdict
+    "helps": (GREEN, "o"),
+    "harms": (RED, "X"),
+    "no difference seen": (GREY, "s"),
+    "too few runs": (SKY, "v"),
+}
+MEANS = {"helps": "the piece helps", "harms": "the piece harms"}
 
 
 @two_widths
@@ -113,10 +118,10 @@ def piece_worth(tasks: Mapping[str, Mapping[str, Sequence[Record]]]) -> Figure:
             _draw_task(ax, agents)
             ax.set_title(task, fontsize=9)
         handles = [
-            axes[0].plot([], [], mark, color=color, label=MEANS[name])[0]
+            axes[0].plot([], [], mark, color=color, label=MEANS.get(name, name))[0]
             for name, (color, mark) in LOOKS.items()
         ]
-        fig.legend(handles=handles, loc="outside upper left", ncols=1 if is_narrow() else 3)
+        fig.legend(handles=handles, loc="outside upper left", ncols=2 if is_narrow() else 4)
         fig.supxlabel("environment steps until solved", fontsize="medium")
     return fig
 
