@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from recdqn.collect import make_collector
     from recdqn.config import Config
     from recdqn.doctor import diagnose
+    from recdqn.doctor.monitor import monitor
     from recdqn.envs import add_primers, make_env
     from recdqn.evaluation import evaluate
     from recdqn.export import export_agent
@@ -32,6 +33,7 @@ _MODULES = {
     "make_env": "recdqn.envs",
     "make_policy": "recdqn.policy",
     "make_replay_buffer": "recdqn.replay",
+    "monitor": "recdqn.doctor.monitor",
     "resume": "recdqn.training",
     "save_checkpoint": "recdqn.run.folder",
     "train": "recdqn.training",
@@ -51,6 +53,7 @@ __all__ = [
     "make_env",
     "make_policy",
     "make_replay_buffer",
+    "monitor",
     "resume",
     "save_checkpoint",
     "train",
