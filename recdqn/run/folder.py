@@ -21,7 +21,7 @@ from recdqn.agent import Agent
 from recdqn.config import Config
 from recdqn.envs import make_env
 from recdqn.envs.statistics import Statistics
-from recdqn.errors import UserError, first_line
+from recdqn.errors import NotFinite, UserError, first_line
 from recdqn.evaluation import Evaluation
 from recdqn.policy import make_policy
 from recdqn.run.lock import LOCK
@@ -102,8 +102,8 @@ def create_folder(out: str | Path, cfg: Config) -> list[Path]:
 def removed_if_empty(out: Path, made: list[Path]) -> Iterator[None]:
     """Remove a new run folder if the run fails before it has saved anything, so that it can start again.
 
-    A run that was stopped, or could not write, is resumed, and keeps its folder. Files that an environment
-    has written stay.
+    A run that was stopped, or could not write, is resumed, and keeps its folder; so does one that met a
+    value that is not finite, which is saved there. Files that an environment has written stay.
 
     Args:
         out: the folder, locked by this process.
@@ -117,7 +117,7 @@ def removed_if_empty(out: Path, made: list[Path]) -> Iterator[None]:
             for pattern in (METRICS, NOT_FINITE, f"{CHECKPOINTS}/checkpoint-*")
             for path in out.glob(pattern)
         ]
-        if not saved and not isinstance(error, OSError):
+        if not saved and not isinstance(error, OSError | NotFinite):
             for name in (CONFIG, MANIFEST, LOCK):
                 (out / name).unlink(missing_ok=True)
             for name in (LOG, CHECKPOINTS):
