@@ -17,7 +17,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from benchmarks import buffer, imports, masked, pictures, solve, stop
+from benchmarks import buffer, imports, masked, pictures, serving, solve, stop
 from benchmarks.harness import Row
 from recdqn.book.recorded import RESULTS
 from recdqn.book.tables import bench_table
@@ -35,6 +35,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "priority": masked.priority_row,
     "evaluation": masked.evaluation_row,
     "act": masked.act_row,
+    "serve": serving.serve_row,
     "buffer-size": buffer.size_row,
     "memory": buffer.memory_row,
     "stop": stop.stop_row,
