@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 
 from benchmarks.harness import Row
 from recdqn.book.recorded import RESULTS
@@ -19,7 +20,8 @@ SESSIONS, STEPS, WARMUP = 64, 200, 20
 def serve_row(sessions: int = SESSIONS, steps: int = STEPS) -> Row:
     """Let WebSocket clients act as fast as they are answered, each in a session of its own.
 
-    Clients and server share the machine, so the figures are a lower limit.
+    The rate is that of the server's own processor time. The waiting times depend on what else the machine
+    does: clients and server share it.
     """
     program = "import sys; from recdqn.serve import serve; serve(sys.argv[1], port=0)"
     run = RESULTS / "masked-cartpole" / "seed-0"
@@ -28,9 +30,10 @@ def serve_row(sessions: int = SESSIONS, steps: int = STEPS) -> Row:
         assert server.stdout is not None
         address = server.stdout.readline().strip().replace("http", "ws") + "/ws"
         asyncio.run(_load(address, sessions, WARMUP))
-        begun = time.perf_counter()
+        used = psutil.Process(server.pid)
+        begun = sum(used.cpu_times()[:2])
         seconds = asyncio.run(_load(address, sessions, steps))
-        rate = sessions * steps / (time.perf_counter() - begun)
+        rate = sessions * steps / (sum(used.cpu_times()[:2]) - begun)
     finally:
         server.terminate()
         server.wait(20)
@@ -41,10 +44,10 @@ def serve_row(sessions: int = SESSIONS, steps: int = STEPS) -> Row:
         ours=rate,
         other=None,
         against="",
-        unit="requests/s",
+        unit="requests/s of processor time",
         ratio=None,
-        must="at least 1,000 requests/s",
-        met=rate >= 1_000,
+        must="at least 2,000",
+        met=rate >= 2_000,
     )
 
 
