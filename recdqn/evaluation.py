@@ -102,7 +102,7 @@ def decimals(values: Iterable[float]) -> int:
         [1, 1, 2, 3, 5]
     """
     largest = max(map(abs, values), default=0.0)
-    if largest > 10:
+    if largest >= 10:
         return 1
     return 2 if largest >= 0.1 or not largest else 1 - math.floor(math.log10(largest))
 
