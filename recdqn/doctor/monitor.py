@@ -45,10 +45,11 @@ class Monitor:
         UserError: if no part is given.
 
     Example:
-        >>> from recdqn import monitor
-        >>> with monitor(policy=policy, buffer=buffer, loss=loss, updater=updater, optim=optim) as doctor:
-        ...     train_for_a_while()  # a loop of your own
-        >>> print(doctor.report)
+        >>> policy = make_policy(cfg.policy, env)
+        >>> with monitor(env=env, policy=policy) as doctor:
+        ...     pass  # a loop of your own
+        >>> print(doctor.report.headline)
+        0 errors, 0 warnings; 6 of 6 checks ran
     """
 
     def __init__(
