@@ -61,6 +61,7 @@ def settings(env=Paid, envs=4, cell="lstm", **parts):
         env={
             "id": env, "observation": "whole", "num_envs": envs, "image_size": 40, "previous": True,
             "reward_scale": 0.1, "loc": (0.0,), "scale": (1.0,),
+            "arrays": ("picture",) if env is Drawn else ("ask",),
         },
         policy={"cell": cell, "hidden_size": 8, "features": 6, "head": 8, "bfloat16": False, "eps_end": 0.5},
         replay={"slice_len": 4, "slices": 6, "capacity": 400},
