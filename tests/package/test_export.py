@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -170,3 +173,34 @@ def test_a_file_that_computes_other_values_is_not_left_unnoticed(tmp_path, monke
     monkeypatch.setattr("recdqn.export.step", lambda chain, seen, states: step(chain, seen, states[::-1]))
     with pytest.raises(UserError, match=r"the exported \w+ is .* away from the agent's: do not use the file"):
         export_agent(run, tmp_path / "agent.pt2")
+
+
+def test_the_script_of_the_book_drives_an_exported_agent(tmp_path, monkeypatch):
+    """The page's environment in a file of its own, and the page's script in a process without PyTorch."""
+    pytest.importorskip("onnxscript", reason="pip install 'recdqn[export]'")
+    page = nbformat.read(Path(__file__).parents[2] / "book" / "your-own-task.ipynb", 4)
+    cells = {cell.id: cell.source for cell in page.cells}
+    scripts = re.findall(r"(?s)```python\n(.*?)```", cells["next"])
+    script = next(part for part in scripts if "onnxruntime" in part)
+    assert len(script.strip().splitlines()) <= 15
+    task = f"import gymnasium as gym\nimport numpy as np\n\n\n{cells['corridor']}\n"
+    (tmp_path / "corridor.py").write_text(task)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = Config.preset("masked-cartpole").replace(
+        env={"id": "corridor:Corridor", "observation": "whole", "num_envs": 1, "loc": (0.0,), "scale": (1.0,)}
+    )
+    run = Run(cfg, make_policy(cfg.policy, make_env(cfg.env)))
+    export_agent(run, tmp_path / "agent.onnx")
+
+    program = script + "\nimport sys\nassert not {'torch', 'recdqn'} & sys.modules.keys()\n"
+    plain = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=plain, capture_output=True, text=True, check=True
+    )
+    env = sys.modules["corridor"].Corridor()
+    agent, (seen, _) = Agent(run.policy, cfg.env), env.reset(seed=0)
+    state, ended = agent.initial_state(), False
+    while not ended:
+        action, state = agent.act(seen, state)
+        seen, reward, ended, _, _ = env.step(action)
+    assert float(done.stdout) == reward
