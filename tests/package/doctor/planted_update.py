@@ -96,5 +96,5 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("weights-wrong", "twice", lambda: own("twice", weighted)),
     ("memory-not-trained", "requires_grad=False", frozen),
     ("trains-a-copy", "RecurrentDQNLoss", of_a_copy),
-    ("target-at-once", "99%", lambda: loss_parts(updater=partial(SoftUpdate, eps=0.01))),
+    ("target-at-once", "99%", lambda: loss_parts(updater=partial(SoftUpdate, tau=0.99))),
 ]
