@@ -3,6 +3,7 @@
 import copy
 from functools import partial
 
+import pytest
 import torch
 from pipelines import loss_parts, pipeline, played, stored
 from torch import nn
@@ -84,6 +85,11 @@ def of_a_copy():
     return parts | {"loss": loss, "updater": SoftUpdate(loss, tau=0.1)}
 
 
+def eps_for_tau():
+    with pytest.warns(UserWarning, match="eps value < 0.5"):  # TorchRL itself only warns
+        return loss_parts(updater=partial(SoftUpdate, eps=0.01))
+
+
 PLANTED = [  # code, part of the message, function that returns the parts
     ("reward-ignored", "'reward'", lambda: own("reward")),
     ("action-ignored", "'action'", lambda: own("action")),
@@ -96,5 +102,5 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("weights-wrong", "twice", lambda: own("twice", weighted)),
     ("memory-not-trained", "requires_grad=False", frozen),
     ("trains-a-copy", "RecurrentDQNLoss", of_a_copy),
-    ("target-at-once", "99%", lambda: loss_parts(updater=partial(SoftUpdate, tau=0.99))),
+    ("target-at-once", "99%", eps_for_tau),
 ]
