@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from benchmarks.memory import AGENTS, CHOICES, LONG, SEEDS, WIPED, agent
 from benchmarks.ppo import TASKS as PPO_TASKS
@@ -119,6 +120,17 @@ def test_what_the_settings_change():
         for path in (RESULTS / "memory" / task / name).glob("seed-*"):
             run = json.loads((path / "config.json").read_text())
             assert Config.from_dict(run) == Config.preset(task, run["seed"]).replace(**changes)
+
+
+def test_the_previous_step_decides_in_flickering_cartpole():
+    shown = runs_of("flickering-cartpole", "lstm")
+    hidden = runs_of("flickering-cartpole", "no-previous-step")
+    assert len(shown) == SEEDS["flickering-cartpole"] and all(run["final"] for run in shown)
+    assert len(hidden) >= 3 and not any(run["final"] for run in hidden) and mean(hidden) < 300
+    masked = [run for run in recorded_runs("masked-cartpole") if run["seed"] < 5]
+    found = runs_of("masked-cartpole", "previous-step")
+    assert all(run["final"] for run in found)
+    assert stats.mannwhitneyu(frames(found), frames(masked)).pvalue > 0.05
 
 
 def test_what_a_wrong_start_costs():
