@@ -141,6 +141,13 @@ def checkpoints(out):
     return sorted((out / "checkpoints").glob("checkpoint-*.torchrl"))
 
 
+# What another environment than the preset's is not given.
+CARTPOLES = (
+    "--env.observation=masked --env.visible 0 2 --env.loc 0 0 --env.scale 2 20 --env.reward-scale=0.005 "
+    "--policy.initial-value=1 --train.solved-return=475"
+).split()
+
+
 def options(out, *more):
     parts = [
         (f"--{part}.{name}", str(value))
@@ -278,7 +285,7 @@ def test_the_head_is_lost(undisturbed, tmp_path, monkeypatch):
     (modules / "sent.py").write_text(SENT.format(seen=str(seen)))
     with ray_start(port) as kill_head:
         monkeypatch.syspath_prepend(modules)  # the learner's only
-        more = "--scale.address", f"127.0.0.1:{port}", "--env.id", "sent:make"
+        more = "--scale.address", f"127.0.0.1:{port}", "--env.id", "sent:make", *CARTPOLES
         run = start(command, *options(out, *more), log=log)
         until(lambda: len(checkpoints(out)) == 2 or not run.is_alive())
         kill_head()
