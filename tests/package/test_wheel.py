@@ -122,4 +122,5 @@ def test_it_trains_evaluates_films_and_examines(recdqn):
     options = ["--train.total_frames", 1_088, "--out", "run"]
     assert recdqn("recdqn", "train", "masked-cartpole", *options) == "run\n"
     printed = recdqn("python", "-c", USE).splitlines()
-    assert printed[0].startswith("mean ") and "film.mp4" in printed and "checks ran" in printed[-1], printed
+    checked = any("checks ran" in line for line in printed)
+    assert printed[0].startswith("mean ") and "film.mp4" in printed and checked, printed

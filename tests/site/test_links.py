@@ -25,12 +25,14 @@ FILES = sorted((ROOT / "book" / "_inventories").glob("*.txt"))
 SETTINGS = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
 # Documented under another name than the one the book imports, or not documented at all.
 UNLISTED = {
+    "Binary",
     "ExplorationType",
     "Sequence",
     "assert_close",
     "get_primers_from_module",
     "signed_hyperbolic",
     "signed_parabolic",
+    "split_trajectories",
 }
 
 

@@ -74,6 +74,6 @@ def test_the_table_of_presets():
     _, _, *others = other_presets()
     assert len(others) == len(PRESETS) - 2
     assert others[0] == (
-        "| `flickering-cartpole` | `env.id` `'recdqn/FlickeringCartPole-v0'`, `policy.cell` `'gru'`, "
-        "`policy.memory_span` 20, `replay.capacity` 50,000, `train.total_frames` 200,000 |"
+        "| `flickering-cartpole` | `env.id` `'recdqn/FlickeringCartPole-v0'`, `env.previous` `True`, "
+        "`replay.capacity` 50,000, `train.total_frames` 200,000 |"
     )

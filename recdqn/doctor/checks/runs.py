@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.nn.parameter import UninitializedBuffer
 
 from recdqn.doctor.checks.common import Found, name_of, transforms_of
+from recdqn.doctor.limits import TimeUp, was_cut_off
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.subject import Subject
 from recdqn.errors import first_line
@@ -21,6 +22,8 @@ def runs(subject: Subject) -> Found:
         try:
             subject.loss(batch)
         except Exception as error:
+            if was_cut_off(error):
+                raise TimeUp from None
             yield "does-not-run", f"{name_of(subject.loss)} fails with a sampled batch: {first_line(error)}"
 
 

@@ -2,12 +2,15 @@
 
 import time
 
+import pytest
 import torch
 from pipelines import codes, pipeline, played, stored, vector_env
+from tensordict import TensorDict
 from torch import nn
 from torchrl.envs import UnaryTransform
 
 from recdqn import diagnose
+from recdqn.doctor.limits import TimeUp, was_cut_off
 
 
 def test_a_hanging_environment_ends_only_its_own_checks():
@@ -46,3 +49,14 @@ def test_a_loss_may_return_a_tuple_or_a_dictionary():
         loss = lambda batch, wrap=wrap: wrap(inner(batch)["loss"])  # noqa: E731
         report = diagnose(buffer=parts["buffer"], policy=parts["policy"], loss=loss)
         assert codes(report) == [] and "target-leak" in report.checked
+
+
+def test_the_end_of_the_time_is_seen_behind_another_error():
+    """TensorDict's ``to_module`` raises another error where one passes through it."""
+    layer = torch.nn.Linear(1, 1)
+    with (
+        pytest.raises(RuntimeError, match="boolean value") as caught,
+        TensorDict.from_module(layer).to_module(layer),
+    ):
+        raise TimeUp
+    assert was_cut_off(caught.value) and not was_cut_off(ValueError("other"))
