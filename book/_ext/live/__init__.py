@@ -49,8 +49,17 @@ class LiveAgent(Widget):
         return markup("../" * self.env.docname.count("/"))
 
 
+def _load_later(app: Any, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Leave the agents' files out of every page's scripts, to which Jupyter Book adds all of ``_static``."""
+    scripts = context.get("script_files", [])
+    context["script_files"] = [
+        each for each in scripts if "/live/" not in str(getattr(each, "filename", each))
+    ]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive."""
     app.setup_extension("widgets")
     app.add_directive("live-agent", LiveAgent)
+    app.connect("html-page-context", _load_later, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
