@@ -1,6 +1,6 @@
 """Write the weights of the agents that run in the reader's browser.
 
-``python -m recdqn.book.live`` writes ``book/_static/live/masked.js``, ``bugs.js`` and ``pixel.js`` from
+``python -m recdqn.book.live`` writes ``book/_extra/live/masked.js``, ``bugs.js`` and ``pixel.js`` from
 recorded runs. ``network.js`` beside them reads these files. Weights of ``masked.js`` are float16. The others
 are whole numbers, one letter each, with a factor for each row, so that all files stay below 400 kB.
 """
@@ -26,7 +26,7 @@ from recdqn.policy.encoders import PixelEncoder
 from recdqn.policy.modules import recurrent_cell
 from recdqn.run.folder import load_checkpoint
 
-FOLDER = RESULTS.parent / "book" / "_static" / "live"
+FOLDER = RESULTS.parent / "book" / "_extra" / "live"
 #: By file and name, the run of an agent, and the largest whole number of a weight; 0 for float16.
 FILES = {
     "masked": {"masked": ("masked-cartpole/seed-0", 0), "none": ("memory/masked-cartpole/none/seed-0", 0)},

@@ -111,7 +111,7 @@ def test_everything_that_the_page_loads_is_small():
 def test_the_list_names_every_agent_with_its_file_and_its_run():
     made = {name: (file, folder) for file, found in FILES.items() for name, (folder, _) in found.items()}
     assert {name: (file, run) for name, (file, _, run) in AGENTS.items()} == made
-    assert 'data-files="../_static/live/"' in markup("../")
+    assert 'data-files="../live/"' in markup("../")
 
 
 @needs_node

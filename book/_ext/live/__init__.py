@@ -1,7 +1,8 @@
 """The directive ``live-agent``: trained agents that balance a pole in the reader's browser.
 
-The networks, the physics and the weights are files of ``book/_static/live``; the page loads them when the
-reader scrolls to the agent. Without JavaScript it shows the animation of ``recdqn watch``.
+The networks, the physics and the weights are files of ``book/_extra/live``; the page loads them when the
+reader scrolls to the agent. Jupyter Book would add every script of ``_static`` to all pages. Without
+JavaScript the page shows the animation of ``recdqn watch``.
 """
 
 from __future__ import annotations
@@ -49,17 +50,8 @@ class LiveAgent(Widget):
         return markup("../" * self.env.docname.count("/"))
 
 
-def _load_later(app: Any, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Leave the agents' files out of every page's scripts, to which Jupyter Book adds all of ``_static``."""
-    scripts = context.get("script_files", [])
-    context["script_files"] = [
-        each for each in scripts if "/live/" not in str(getattr(each, "filename", each))
-    ]
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive."""
     app.setup_extension("widgets")
     app.add_directive("live-agent", LiveAgent)
-    app.connect("html-page-context", _load_later, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
