@@ -48,7 +48,7 @@ def export_agent(run: str | Path | Run, out: str | Path) -> dict[str, Any]:
 
     - ``observation``: ``[batch, n]``, float32, as the environment returns it, or as a vector of its entries
       (the file hides and scales them itself), or ``[batch, stack, n]``; or the small grey pictures of
-      :mod:`recdqn.envs`, ``[batch, pictures, size, size]``, uint8;
+      ``recdqn.envs``, ``[batch, pictures, size, size]``, uint8;
     - ``is_init``: ``[batch, 1]``, bool: whether an episode begins. The states are then taken as zeros;
     - ``h`` and, for an LSTM, ``c``: ``[batch, layers, hidden]``, float32. A policy without a recurrent layer
       has neither;

@@ -33,7 +33,7 @@ def film(
         cfg: the environment it was trained in; a masked one is drawn as well.
         path: the film, a ``.gif`` or ``.mp4`` file in an existing folder.
         seed: of the episode.
-        statistics: as for :func:`recdqn.evaluate`.
+        statistics: as for :func:`recdqn.evaluation.evaluate`.
 
     Returns:
         The length of the episode, in environment steps.

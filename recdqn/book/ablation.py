@@ -44,7 +44,7 @@ LEVEL = 0.05  # of the test that tells an effect from chance
 
 
 def recorded_pieces(task: str) -> dict[str, list[Record]]:
-    """Return the recorded runs of a task by agent of :data:`LABELS`, those with three seeds or more.
+    """Return the recorded runs of a task by agent of ``LABELS``, those with three seeds or more.
 
     Empty if there are none. The task's own preset is the agent without the pieces.
     """

@@ -69,28 +69,28 @@ def copy_part(part: Any, memo: dict[int, Any] | None = None) -> Any:
 def reachable_modules(part: Any) -> list[nn.Module]:
     """Return the modules of a loss: itself, or what a function, ``partial`` or bound method refers to."""
     found: list[nn.Module] = []
-    todo: list[Any] = [part]
+    pending: list[Any] = [part]
     seen: set[int] = set()
-    while todo:
-        value = todo.pop()
+    while pending:
+        value = pending.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, nn.Module):
             found.append(value)
         elif isinstance(value, types.FunctionType):
-            todo += [value.__globals__.get(name) for name in value.__code__.co_names]
+            pending += [value.__globals__.get(name) for name in value.__code__.co_names]
             for cell in value.__closure__ or ():
                 with contextlib.suppress(ValueError):  # an empty cell
-                    todo.append(cell.cell_contents)
+                    pending.append(cell.cell_contents)
         elif isinstance(value, types.MethodType):
-            todo.append(value.__self__)
+            pending.append(value.__self__)
         elif isinstance(value, partial):
-            todo += [value.func, *value.args, *value.keywords.values()]
+            pending += [value.func, *value.args, *value.keywords.values()]
         elif isinstance(value, list | tuple) and len(value) < 100:
-            todo += value
+            pending += value
         elif callable(value) and not isinstance(value, type):
-            todo += vars(value).values() if hasattr(value, "__dict__") else ()
+            pending += vars(value).values() if hasattr(value, "__dict__") else ()
     return found
 
 

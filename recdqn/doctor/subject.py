@@ -66,7 +66,7 @@ class Subject:
 
     @property
     def policy(self) -> TensorDictModule:
-        """Copy of the policy, in evaluation mode: dropout and batch norm have a check of their own."""
+        """Copy of the policy in evaluation mode; dropout and batch norm have a check of their own."""
         self.running = "policy"
         return self._policy
 

@@ -122,6 +122,17 @@ def _bytes(value: np.ndarray, space: Box) -> np.ndarray:
     return (share.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+def as_declared(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str = "") -> np.ndarray:
+    """Return a value as an array, and raise :class:`WrongObservation` if its shape or type is another one."""
+    array = np.asarray(value)
+    if array.shape != shape or not (array.dtype == dtype or np.can_cast(array.dtype, dtype, "same_kind")):
+        raise WrongObservation(
+            f"an observation of shape {array.shape} and type {array.dtype}, "
+            f"and declared {shape} and {dtype}{where}"
+        )
+    return array
+
+
 def checker(space: Any, name: str = "") -> Callable[[Any], np.ndarray]:
     """Return a function that returns one entry as an array of the declared type.
 
@@ -135,13 +146,7 @@ def checker(space: Any, name: str = "") -> Callable[[Any], np.ndarray]:
     whole = np.issubdtype(dtype, np.integer) and not every
 
     def check(value: Any) -> np.ndarray:
-        array = np.asarray(value)
-        fits = array.dtype == dtype or np.can_cast(array.dtype, dtype, "same_kind")
-        if array.shape != shape or not fits:
-            raise WrongObservation(
-                f"an observation of shape {array.shape} and type {array.dtype}, "
-                f"and declared {shape} and {dtype}{where}"
-            )
+        array = as_declared(value, shape, dtype, where)
         if whole and (outside := (array < low) | (array > high)).any():
             raise WrongObservation(f"{array[outside].flat[0]}{where}, and declared {short(space)}")
         return array.astype(dtype, copy=False)

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 
-from recdqn.envs.arrays import WrongObservation
+from recdqn.envs.arrays import WrongObservation, as_declared
 from recdqn.envs.entries import Reader
 from recdqn.errors import ConfigError, UserError, first_line
 
@@ -99,21 +99,14 @@ class CheckedEnv(gym.Wrapper):
             self.env.close()
 
     def _check(self, call: str, observation: Any, info: dict[str, Any]) -> Any:
-        if self._reader is not None:
-            try:
+        try:
+            if self._reader is not None:
                 return self._reader(observation, info)
-            except WrongObservation as error:
-                raise WrongObservation(f"{call} returned {error}") from None
-        if self._declared is None:
-            return observation
-        shape, dtype = self._declared.shape, self._declared.dtype
-        array = np.asarray(observation)
-        fits = array.dtype == dtype or np.can_cast(array.dtype, dtype, "same_kind")
-        if array.shape != shape or not fits:
-            raise WrongObservation(
-                f"{call} returned an observation of shape {array.shape} and type {array.dtype}, "
-                f"and declared {shape} and {dtype}"
-            )
+            if self._declared is None:
+                return observation
+            array = as_declared(observation, self._declared.shape, self._declared.dtype)
+        except WrongObservation as error:
+            raise WrongObservation(f"{call} returned {error}") from None
         return array.astype(self._dtype, copy=False)
 
     def _failure(self, call: str, error: BaseException) -> UserError:

@@ -1,8 +1,8 @@
 """Observations of any Gymnasium space, read as numbers, pictures and codes.
 
-Each entry is read in one of the ways of :data:`recdqn.envs.arrays.READERS`. Entries of the same kind lie side
-by side, so that an agent sees at most one vector, one stack of pictures and one list of codes, each with an
-encoder of its own.
+Each entry is read in one of the ways of ``READERS`` in :mod:`recdqn.envs.arrays`. Entries of the same kind
+lie side by side, so that an agent sees at most one vector, one stack of pictures and one list of codes, each
+with an encoder of its own.
 """
 
 from __future__ import annotations

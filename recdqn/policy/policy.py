@@ -23,9 +23,9 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
 
     The modules are, in order:
 
-    - features to ``"embed"`` (``[..., features]``): :class:`PixelEncoder` for ``"pixels"``, one layer
-      for ``"observation"``, :class:`recdqn.policy.encoders.CodeEncoder` for ``"codes"``, side by side if
-      there are several; with ``"previous"`` appended if the environment shows it
+    - features to ``"embed"`` (``[..., features]``): :class:`recdqn.policy.encoders.PixelEncoder` for
+      ``"pixels"``, one layer for ``"observation"``, :class:`recdqn.policy.encoders.CodeEncoder` for
+      ``"codes"``, side by side if there are several; with ``"previous"`` appended if the environment shows it
       (:class:`recdqn.policy.previous.WithPrevious`);
     - ``LSTMModule`` or ``GRUModule`` to ``"memory"`` (``[..., hidden_size]``), with a state of
       ``[..., 1, hidden_size]``; with ``cell="none"`` there is none, and the next module reads ``"embed"``;

@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import pytest
 import torch
 
-from recdqn import Config, cli, load_checkpoint, train
+from recdqn import cli, load_checkpoint
 from recdqn.doctor import BUGS
 from recdqn.run.folder import load_config
 
@@ -27,17 +27,6 @@ def run_main(monkeypatch, capsys, *arguments):
         status = stop.code
     captured = capsys.readouterr()
     return status, captured.out, captured.err
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    cfg = Config.preset("masked-cartpole").replace(
-        train={"total_frames": 256, "warmup_frames": 192, "updates": 1, "eval_episodes": 2},
-        policy={"hidden_size": 8, "features": 8, "head": 8},
-    )
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    train(cfg, out=folder, progress=False)
-    return folder
 
 
 def test_train_in_a_process_of_its_own(tmp_path):

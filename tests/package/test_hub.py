@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from recdqn import Config, load_agent, load_checkpoint, train
+from recdqn import load_agent, load_checkpoint
 from recdqn.errors import UserError
 from recdqn.hub import model_card, pull, push
 from recdqn.run.folder import WEIGHTS
@@ -103,17 +103,6 @@ def hub(monkeypatch, tmp_path):
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    cfg = Config.preset("masked-cartpole").replace(
-        train={"total_frames": 256, "warmup_frames": 192, "updates": 1, "eval_episodes": 2},
-        policy={"hidden_size": 8, "features": 8, "head": 8},
-    )
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    train(cfg, out=folder, progress=False)
-    return folder
 
 
 def test_an_agent_goes_there_and_back(hub, saved, tmp_path):

@@ -49,9 +49,8 @@ def observation_alignment(subject: Subject) -> Found:
         what = "the observation of the step before" if late > early else "its next observation"
         yield (
             "entry-shifted",
-            f"{keys[0]!r} of a stored step is {what}, at {max(late, early)} of {pairs} steps: ('next', "
-            f"{keys[0]!r}) is "
-            f"{2 if late > early else 0} steps ahead of it",
+            f"{keys[0]!r} of a stored step is {what}, at {max(late, early)} of {pairs} steps: "
+            f"('next', {keys[0]!r}) is {2 if late > early else 0} steps ahead of it",
         )
 
 

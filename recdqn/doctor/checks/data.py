@@ -155,8 +155,7 @@ def observation_jumps(subject: Subject) -> Found:
             yield (
                 "impossible-steps",
                 f"{key!r} jumps in {far} of {count} sampled steps: its second difference is more than "
-                f"{JUMP} "
-                f"times the largest in {len(usual)} steps of the environment",
+                f"{JUMP} times the largest in {len(usual)} steps of the environment",
             )
 
 

@@ -196,7 +196,7 @@ def _outputs_differ(subject: Subject, raw: TensorDictBase, batch: TensorDictBase
 
 
 def newest_states(subject: Subject) -> Found:
-    """Let the policy compute the newest stored states again from what is stored before them."""
+    """Compare the newest stored states with those that the policy computes from the stored inputs."""
     pairs = [(read, write) for read, write in subject.state_keys if write == unravel_key(("next", read))]
     rows = [row[-100:] for row in subject.rows if len(row) > 1]
     newest: TensorDictBase = torch.cat([row.exclude("index") for row in rows[-8:]])
