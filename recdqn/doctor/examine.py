@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from recdqn.doctor.bugs import BUGS
 from recdqn.doctor.checks import CHECKS, Check
@@ -13,7 +13,7 @@ from recdqn.doctor.report import Finding, Report
 from recdqn.doctor.subject import Subject
 from recdqn.errors import first_line
 
-SECONDS = 3.0  # at most for a check; each takes less than one on a free core
+SECONDS = 3.0  # a limit for a check, see limited(); each takes less than one on a free core
 ORDER = ("error", "warning", "note")
 
 
@@ -39,8 +39,14 @@ def examine(subject: Subject, codes: Sequence[str]) -> Report:
     explained = {code for finding in found for code in BUGS[finding].explains}
     found = {code: finding for code, finding in found.items() if code in codes and code not in explained}
     checked |= dict.fromkeys(found)
-    findings = sorted(found.values(), key=lambda f: (ORDER.index(f.severity), list(BUGS).index(f.code)))
-    return Report(tuple(findings), tuple(checked), {c: why for c, why in skipped.items() if c not in checked})
+    return Report(
+        in_order(found.values()), tuple(checked), {c: why for c, why in skipped.items() if c not in checked}
+    )
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings, the most severe first."""
+    return tuple(sorted(findings, key=lambda f: (ORDER.index(f.severity), list(BUGS).index(f.code))))
 
 
 def _unavailable(subject: Subject, check: Check) -> str | None:
@@ -57,15 +63,8 @@ def _run(subject: Subject, check: Check, found: dict[str, Finding]) -> str | Non
     try:
         with limited(SECONDS):
             for item in check.run(subject):
-                evidence = Evidence(*item)
-                bug = BUGS[evidence.code]
-                finding = Finding(
-                    evidence.code,
-                    evidence.severity or bug.severity,
-                    evidence.message,
-                    evidence.fix or bug.fix,
-                )
-                found.setdefault(evidence.code, finding)
+                finding = Evidence(*item).finding()
+                found.setdefault(finding.code, finding)
     except Skip as skip:
         return str(skip)
     except TimeUp:

@@ -14,9 +14,9 @@ from torchrl.data import ReplayBuffer
 from torchrl.envs.common import EnvBase
 from torchrl.objectives.utils import TargetNetUpdater
 
-from recdqn.doctor.bugs import BUGS
 from recdqn.doctor.checks.common import Evidence, Found, name_of
 from recdqn.doctor.checks.exploration import explorers
+from recdqn.doctor.examine import in_order
 from recdqn.doctor.internals import priorities_of
 from recdqn.doctor.report import Finding, Report
 from recdqn.errors import UserError
@@ -120,12 +120,9 @@ class Monitor:
     def _examine(self) -> Report:
         findings: dict[str, Finding] = {}
         for item in self._evidence():
-            evidence = Evidence(*item)
-            bug = BUGS[evidence.code]
-            severity = evidence.severity or bug.severity
-            finding = Finding(evidence.code, severity, evidence.message, evidence.fix or bug.fix)
-            findings.setdefault(evidence.code, finding)
-        return Report(tuple(sorted(findings.values(), key=lambda f: f.severity)), tuple(CODES))
+            finding = Evidence(*item).finding()
+            findings.setdefault(finding.code, finding)
+        return Report(in_order(findings.values()), CODES)
 
     def _evidence(self) -> Found:
         updates = self._number(self.optim, "step") if self.optim is not None else 0
@@ -169,8 +166,7 @@ class Monitor:
             yield (
                 "memory-not-trained",
                 f"{name_of(self.optim)} has {len(given)} parameters, but not {missing[0]!r} and "
-                f"{len(missing) - 1} "
-                f"others of {name_of(self.loss)}",
+                f"{len(missing) - 1} others of {name_of(self.loss)}",
                 None,
                 f"{name_of(self.optim)}(loss.parameters(), ...), after the loss and all its layers are made",
             )

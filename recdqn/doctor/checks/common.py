@@ -10,7 +10,8 @@ from torch import Tensor
 from torchrl.envs import Compose, Transform, TransformedEnv
 from torchrl.envs.common import EnvBase
 
-from recdqn.doctor.report import Severity
+from recdqn.doctor.bugs import BUGS
+from recdqn.doctor.report import Finding, Severity
 
 
 class Evidence(NamedTuple):
@@ -27,6 +28,11 @@ class Evidence(NamedTuple):
     message: str
     severity: Severity | None = None
     fix: str | None = None
+
+    def finding(self) -> Finding:
+        """Return it with the code's own severity and correction where it has none."""
+        bug = BUGS[self.code]
+        return Finding(self.code, self.severity or bug.severity, self.message, self.fix or bug.fix)
 
 
 Found = Iterator[tuple[str, str] | tuple[str, str, Severity | None, str | None] | Evidence]

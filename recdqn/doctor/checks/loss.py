@@ -48,8 +48,7 @@ def temporal_dependence(subject: Subject) -> Found:
         yield (
             "recurrent-mode-off",
             f"{name_of(subject.loss)}: changing the first {subject.batch_observations[0]!r} of "
-            f"{len(longer)} "
-            "slices moved no later error",
+            f"{len(longer)} slices moved no later error",
         )
 
 

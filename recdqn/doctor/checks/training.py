@@ -40,8 +40,7 @@ def trained_parameters(subject: Subject) -> Found:
         yield (
             "trains-a-copy",
             f"none of the policy's {len(mine)} parameters is among the {len(gradients)} that "
-            f"{name_of(subject.loss)} "
-            "trains: an update does not change how the agent acts",
+            f"{name_of(subject.loss)} trains: an update does not change how the agent acts",
         )
         return
     missing = [n for n, p in memory.items() if p.data_ptr() not in gradients]
