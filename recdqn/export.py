@@ -29,7 +29,7 @@ from recdqn.policy.encoders import PATCH, PixelEncoder
 from recdqn.policy.modules import recurrent_cell
 from recdqn.policy.plain import chain, step
 from recdqn.policy.previous import WithPrevious
-from recdqn.run.folder import Run, load_checkpoint
+from recdqn.run.folder import Run, load_checkpoint, load_manifest
 from recdqn.run.provenance import manifest
 
 FORMATS = (".onnx", ".pt2")
@@ -83,7 +83,7 @@ def export_agent(run: str | Path | Run, out: str | Path) -> dict[str, Any]:
             f"exporting to ONNX needs the package {missing[0]}: pip install 'recdqn[export]', "
             "or choose a name that ends in .pt2"
         )
-    made = {} if isinstance(run, Run) else _manifest_of(Path(run))
+    made = {} if isinstance(run, Run) else load_manifest(run)
     saved = run if isinstance(run, Run) else load_checkpoint(run)
     policy = copy.deepcopy(saved.policy).cpu().requires_grad_(False).eval()
     for module in policy.modules():
@@ -324,10 +324,3 @@ def _seen(cfg: EnvConfig) -> tuple[Any, int, int]:
         return Box(0, 255, (1, cfg.image_size, cfg.image_size), np.uint8), first, count
     reader = reader_of(observations, cfg, count)
     return (observations if reader is None else next(iter(reader.spaces.values()))), first, count
-
-
-def _manifest_of(folder: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        made: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-        return made
-    return {}

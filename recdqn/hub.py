@@ -13,7 +13,16 @@ import torch
 
 from recdqn.errors import UserError, first_line, installed
 from recdqn.evaluation import Evaluation
-from recdqn.run.folder import CONFIG, MANIFEST, METRICS, WEIGHTS, Run, load_checkpoint, mean_return
+from recdqn.run.folder import (
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    WEIGHTS,
+    Run,
+    load_checkpoint,
+    load_manifest,
+    mean_return,
+)
 
 TENSORS, CARD = "policy.safetensors", "README.md"  # in the repository
 
@@ -41,7 +50,7 @@ def push(run: str | Path, repo: str, private: bool = False) -> str:
 
     folder, saved = Path(run), load_checkpoint(run)
     weights = {name: value.contiguous().clone() for name, value in saved.policy.state_dict().items()}
-    made = json.loads((folder / MANIFEST).read_text()) if (folder / MANIFEST).is_file() else {}
+    made = load_manifest(folder)
     files = {name: (folder / name).read_bytes() for name in (CONFIG, METRICS)}
     files |= {MANIFEST: json.dumps(made, indent=2).encode(), TENSORS: save(weights)}
     files[CARD] = model_card(saved, made, repo).encode()

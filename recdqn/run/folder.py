@@ -203,8 +203,8 @@ def load_config(path: str | Path) -> Config:
         return Config.from_dict(json.loads((folder / CONFIG).read_text()))
     except Exception as error:
         here, there = importlib.metadata.version("recdqn"), None
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            there = json.loads((folder / MANIFEST).read_text())["versions"]["recdqn"]
+        with contextlib.suppress(LookupError, TypeError):
+            there = load_manifest(folder)["versions"]["recdqn"]
         if there not in (None, here):
             raise UserError(
                 f"{folder} was written by recdqn {there}, and this is {here} ({first_line(error)}): "
@@ -213,6 +213,14 @@ def load_config(path: str | Path) -> Config:
         raise UserError(
             f"{folder} holds a run that cannot be read: {first_line(error)}; train it again"
         ) from None
+
+
+def load_manifest(path: str | Path) -> dict[str, Any]:
+    """Read the manifest of a saved run; empty where there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        made: dict[str, Any] = json.loads((Path(path) / MANIFEST).read_text())
+        return made
+    return {}
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -52,8 +52,7 @@ def annealing(subject: Subject) -> Found:
                 "exploration-frozen",
                 f"{name} is {now:.3g} after {stored:,} stored steps, at least; with annealing over "
                 f"{steps:,} it would be {max(last, first - (first - last) * stored / steps):.3g}: "
-                f"step() is given "
-                "too few steps",
+                "step() is given too few steps",
             )
         elif subject.frames and steps > 4 * subject.frames:
             yield Evidence(
