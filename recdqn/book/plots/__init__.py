@@ -18,6 +18,7 @@ from recdqn.book.plots.making_it_fast import (
     train_and_test_errors,
 )
 from recdqn.book.plots.more_than_one_machine import fleet_parts, large_fleets, timelines
+from recdqn.book.plots.out_of_the_notebook import agent_places
 from recdqn.book.plots.own_environment import (
     corridor_drawing,
     corridor_film,
@@ -32,6 +33,7 @@ from recdqn.book.plots.transforms import column_statistics, episode_marks, pictu
 
 __all__ = [
     "AGENTS",
+    "agent_places",
     "task_pictures",
     "start_errors",
     "memory_grid",
