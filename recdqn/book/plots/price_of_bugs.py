@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recdqn.book.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, panels, style, two_widths
+from recdqn.book.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SMALL,
+    panels,
+    style,
+    two_widths,
+)
 from recdqn.book.prices import TASKS, Prices, frames_to_solved, interval, mean_final, wiped
 from recdqn.book.recorded import Record
 from recdqn.curves import final_return
@@ -62,7 +74,7 @@ def _draw_task(ax: Axes, prices: Prices, task: str) -> None:
             ax.plot(without, y, "D", color=PURPLE, mfc="none", ms=5)
         ax.annotate(
             _solved(each.wrong), (1.0, y), xycoords=("axes fraction", "data"), va="center", color=BLACK,
-            xytext=(4, 0), textcoords="offset points", fontsize="small", annotation_clip=False,
+            xytext=(4, 0), textcoords="offset points", fontsize=SMALL, annotation_clip=False,
         )  # fmt: skip
     low = min(0.0, *(final_return(run) for price in prices.values() for run in price[task].wrong))
     ax.set_xlim(low - 0.05 * right_edge, 1.05 * right_edge)

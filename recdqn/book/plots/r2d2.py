@@ -21,6 +21,7 @@ from recdqn.book.plots.style import (
     PURPLE,
     RED,
     SKY,
+    SMALL,
     figsize,
     is_narrow,
     panels,
@@ -142,7 +143,7 @@ def _draw_task(ax: Axes, agents: Mapping[str, Sequence[Record]]) -> None:
         ax.annotate(
             f"{sum(run['final'] is not None for run in runs)}/{len(runs)}", (1.0, y),
             xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", va="center",
-            fontsize="small", color=BLACK, annotation_clip=False,
+            fontsize=SMALL, color=BLACK, annotation_clip=False,
         )  # fmt: skip
     ax.set_yticks(range(len(names)), [LABELS[name] for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
