@@ -4,7 +4,8 @@
 five seeds. Then the network reads every slice of 20 steps in the buffer from zeros, or from the stored state
 of its first step, each also after some steps of burn-in, and the whole episode from its beginning. R2D2's
 discrepancy (Kapturowski et al., 2019) is the norm of the difference of the Q-values, divided by the largest
-absolute Q-value of the episode.
+absolute Q-value of the episode. It is measured again where a Ray actor collects, with weights that are some
+collections old.
 """
 
 from __future__ import annotations
@@ -18,30 +19,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recdqn import Config, Learner, add_primers, make_collector, make_env, make_replay_buffer
+from benchmarks.staleness import LAGS, SEEDS, delayed
+from recdqn import Learner, add_primers, make_collector, make_env, make_replay_buffer
 from recdqn.book.recorded import RESULTS
 from recdqn.loop import Progress, loop
 from recdqn.replay.sampler import TRAJECTORY
 from recdqn.run.provenance import manifest
+from recdqn.scale import Fleet
 
 FRAMES = 12_800
 LENGTH = 20  # steps of a slice, as in the preset
 BURN_IN = (0, 5, 10)
 
 
-def train(seed: int) -> tuple[Learner, Any]:
+def train(seed: int, lag: int = 0) -> tuple[Learner, Any]:
     """Train without an evaluation, and return the networks and the buffer."""
-    cfg = Config.preset("masked-cartpole", seed=seed).replace(train={"eval_every": 10**6})
+    cfg = delayed(lag, seed).replace(train={"eval_every": 10**6})
     torch.manual_seed(seed)
     env = make_env(cfg.env)
     env.set_seed(seed)
     learner = Learner(cfg, env)
     add_primers(env, learner.policy)
     buffer = make_replay_buffer(cfg)
-    collector = make_collector(cfg, env, learner.policy, buffer)
     progress = Progress()
-    with contextlib.closing(loop(learner, collector, buffer, lambda: ..., progress)) as events:
-        for _ in events:
+    with contextlib.ExitStack() as stack:
+        if lag:
+            collector: Any = stack.enter_context(Fleet(cfg, learner.policy)).collect_into(buffer)
+        else:
+            collector = make_collector(cfg, env, learner.policy, buffer)
+        for _ in stack.enter_context(
+            contextlib.closing(loop(learner, collector, buffer, lambda: ..., progress))
+        ):
             if progress.frames == FRAMES and not progress.updates_due:
                 break
     return learner, buffer
@@ -84,18 +92,25 @@ def discrepancies(learner: Learner, stored: Any) -> Iterator[tuple[str, float, f
                     yield f"{name} {burn_in}", error[0].item(), error[-1].item()
 
 
-def main() -> None:
-    """Write the mean discrepancies of each kind of start."""
+def measure(lag: int) -> tuple[dict[str, list[float]], int]:
+    """Return the mean discrepancies of each kind of start, at the first and the last step, and the slices."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for seed in range(5):
-        learner, buffer = train(seed)
+    for seed in SEEDS:
+        learner, buffer = train(seed, lag)
         for name, first, last in discrepancies(learner, buffer.storage[:]):
             found[name].append((first, last))
-    rows = {name: torch.tensor(each).mean(0).tolist() for name, each in found.items()}
-    slices = len(next(iter(found.values())))
-    out = {"manifest": manifest(), "frames": FRAMES, "slices": slices, "errors": rows}
+    errors = {name: torch.tensor(each).mean(0).tolist() for name, each in found.items()}
+    return errors, len(next(iter(found.values())))
+
+
+def main() -> None:
+    """Write the mean discrepancies of each kind of start, by the age of the weights that collect."""
+    errors, slices = {}, {}
+    for lag in LAGS:
+        errors[lag], slices[lag] = measure(lag)
+        print(lag, json.dumps(errors[lag], indent=1), slices[lag], flush=True)
+    out = {"manifest": manifest(), "frames": FRAMES, "slices": slices, "errors": errors}
     (RESULTS / "starts.json").write_text(f"{json.dumps(out, indent=1)}\n")
-    print(json.dumps(rows, indent=1), slices)
 
 
 if __name__ == "__main__":
