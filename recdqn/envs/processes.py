@@ -31,6 +31,7 @@ from recdqn.errors import UserError, first_line
 
 LINUX = sys.platform.startswith("linux")
 INSIDE = len("/pymp-12345678/listener-12345678")  # a socket of multiprocessing
+START_SECONDS = 300.0  # to import what an environment needs and to make it, beside the limit of a call
 
 
 class Workers(gym.vector.AsyncVectorEnv):
@@ -43,7 +44,8 @@ class Workers(gym.vector.AsyncVectorEnv):
     Args:
         makers: picklable functions that make one environment each.
         name: the environments' ``env.id``.
-        seconds: time limit of every call, for all environments together.
+        seconds: time limit of every call, for all environments together; they have ``START_SECONDS`` more
+            to start.
 
     Raises:
         UserError: if an environment fails or a call takes too long, if a process ends, or if what a process
@@ -59,7 +61,7 @@ class Workers(gym.vector.AsyncVectorEnv):
         self._folder = _temporary_folder()
         packed = pack(name)
         _note_program(getattr(sys.modules["__main__"], "__file__", None))
-        with self._watch("start"), _without_program():
+        with self._watch("start", START_SECONDS), _without_program():
             super().__init__(
                 [functools.partial(_work, maker, packed, os.getpid(), self._folder) for maker in makers],
                 context="forkserver" if LINUX else "spawn",
@@ -113,6 +115,12 @@ class Workers(gym.vector.AsyncVectorEnv):
                 process.join()
         for pipe in self.parent_pipes:
             pipe.close()
+
+    def _check_spaces(self) -> None:
+        """Compare the spaces once all are made; Gymnasium alone would wait for ever."""
+        self.call_async("render_mode")
+        self.call_wait(START_SECONDS + self._seconds)
+        super()._check_spaces()
 
     def _exchange(self, messages: Sequence[tuple[str, Any]], seconds: float) -> tuple[Any, ...]:
         """Send each worker a command of Gymnasium's private protocol, and return their answers.

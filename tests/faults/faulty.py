@@ -1,5 +1,6 @@
 """Environments that fail while they run, each in one way; ``EnvConfig(id="faulty:Hangs")`` makes one."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -51,6 +52,14 @@ class Killed(Faulty):
 class Hangs(Faulty):
     def fault(self):
         while True:
+            time.sleep(0.1)
+
+
+class HangsInAWorker(Walk):
+    """Cannot be made more than once, and waits until it can."""
+
+    def __init__(self):
+        while multiprocessing.parent_process() is not None:
             time.sleep(0.1)
 
 

@@ -19,6 +19,7 @@ from tensordict.nn import TensorDictModule
 
 from recdqn import evaluate, make_env, train
 from recdqn.config import EnvConfig
+from recdqn.envs import processes
 from recdqn.envs.processes import Workers
 from recdqn.envs.sockets import socket_folder
 from recdqn.errors import UserError
@@ -69,6 +70,14 @@ def test_a_worker_that_hangs_is_ended_after_the_time_limit(kind, call, capfd):
         env.rollout(30, break_when_any_done=False)
     assert multiprocessing.active_children() == []
     assert capfd.readouterr().err == ""
+
+
+def test_an_environment_that_hangs_while_it_is_made(monkeypatch):
+    monkeypatch.setattr(processes, "START_SECONDS", 2.0)
+    message = "start took more than 2 seconds and step_seconds=1; raise that, or look for what it waits for"
+    with pytest.raises(UserError, match=rf"^faulty:HangsInAWorker \(copy 0, 1, 2\) failed: {message}$"):
+        make_env(config(faulty.HangsInAWorker, seconds=1.0))
+    assert multiprocessing.active_children() == []
 
 
 def test_a_worker_that_kills_itself(capfd):
