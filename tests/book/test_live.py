@@ -167,6 +167,33 @@ def test_q_values_of_the_pixel_agent_are_pytorchs_and_its_actions_the_recorded_o
 
 
 @needs_node
+def test_a_step_reads_each_weight_as_often_as_it_must(recorded):
+    """Where a picture is white, its patches are zeros and nothing is multiplied."""
+    program = """
+    const net = open(given.name), counts = {};
+    for (const [name, values] of Object.entries(net.weights)) {
+      counts[name] = 0;
+      net.weights[name] = new Proxy(values, { get: (all, key) => {
+        if (typeof key === "string" && /^\\d+$/.test(key)) counts[name]++;
+        const value = all[key];
+        return typeof value === "function" ? value.bind(all) : value;
+      } });
+    }
+    net.step(given.seen);
+    console.log(JSON.stringify(counts));
+    """
+    _, pictures = recorded
+    counts = node(program, name="pixel", seen=pictures[0].flatten().tolist())
+    white = node(program, name="pixel", seen=[255] * 84 * 84)
+    assert white["convolution_0_weight"] == 0 < counts["convolution_0_weight"] < 0.3 * 16 * 64 * 20 * 20
+    assert counts["convolution_1_weight"] == 32 * 256 * 9 * 9
+    assert counts["convolution_2_weight"] == 32 * 288 * 7 * 7
+    assert counts["features_weight"] == 128 * 1568 and counts["state_weight"] == 256 * 64
+    assert sum(counts.values()) < 1.5e6
+    assert sum(node(program, name="masked", seen=[0.1, 0.02]).values()) < 40_000
+
+
+@needs_node
 def test_the_picture_is_gymnasiums_and_leads_to_the_same_actions(recorded):
     states, pictures = recorded
     program = """

@@ -5,6 +5,23 @@ import json
 import pytest
 from playwright.sync_api import expect
 
+# Counts calls of what draws and of what makes the browser compute styles or layout.
+COUNTED = """
+window.calls = {};
+for (const [owner, ...names] of [
+  [CanvasRenderingContext2D.prototype, "clearRect", "fillRect", "putImageData"],
+  [Element.prototype, "querySelector", "querySelectorAll", "getBoundingClientRect"],
+  [window, "getComputedStyle"],
+]) {
+  for (const name of names) {
+    const real = owner[name];
+    owner[name] = function (...given) {
+      calls[name] = (calls[name] ?? 0) + 1;
+      return real.apply(this, given);
+    };
+  }
+}
+"""
 READY = "name => document.querySelector('.live').dataset.loaded === name"
 
 
@@ -75,6 +92,41 @@ def test_every_agent_can_be_chosen(live, agent):
         expect(picture).to_be_hidden()
     if agent == "none":
         expect(live.locator("[data-set=wiping]")).to_be_disabled()
+
+
+@pytest.mark.parametrize("agent", ["masked", "pixel"])
+def test_a_second_is_fifty_steps_and_little_work(browser, address, agent):
+    """Each step is drawn once; numbers change twelve times a second; no styles are read between."""
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.add_init_script(COUNTED)
+    page.clock.install(time=0)
+    page.goto(address + "intro.html")
+    box = page.locator(".live")
+    box.scroll_into_view_if_needed()
+    page.wait_for_function(READY, arg="masked", polling=50)
+    box.locator("select").select_option(agent)
+    page.wait_for_function(READY, arg=agent, polling=50)
+    page.clock.pause_at(60_000)
+    box.locator("[data-do=play]").click()
+    metrics = context.new_cdp_session(page)
+    metrics.send("Performance.enable")
+
+    def layouts():
+        return {x["name"]: x["value"] for x in metrics.send("Performance.getMetrics")["metrics"]}[
+            "LayoutCount"
+        ]
+
+    before = layouts()
+    page.evaluate("window.calls = {}")
+    page.clock.run_for(1000)  # a frame every 16 ms
+    calls = page.evaluate("calls")
+    assert 45 <= int(data(box)["steps"]) <= 50 and 48 <= calls["clearRect"] // 2 <= 50
+    pictures = calls.pop("putImageData", 0)
+    assert pictures == (calls["clearRect"] // 2 if agent == "pixel" else 0)
+    assert calls.pop("fillRect") <= (3 + 64) * 50  # scene and memory
+    assert list(calls) == ["clearRect"] and layouts() - before <= 12
+    context.close()
 
 
 def test_weights_are_loaded_on_sight(browser, address):

@@ -4,8 +4,12 @@ for (const box of document.querySelectorAll(".live:not([data-live])")) {
   const chosen = find("select"), status = find("[role=status]"), play = find("[data-do=play]");
   const wiping = find("[data-set=wiping]"), slow = find("[data-set=slow]");
   const shown = Object.fromEntries([...box.querySelectorAll("[data-show]")].map((part) => [part.dataset.show, part]));
+  const sides = ["left", "right"];
+  const sees = find(".live-eye p"), bar = find(".widget-bar i"), ends = sides.map((side) => find(`[data-side=${side}]`));
+  const speeds = ["cart", "pole"].map((name) => ["true", "guess"].map((which) => find(`[data-of=${name}] .live-${which}`)));
+  const image = new ImageData(84, 84), shades = new Uint32Array(image.data.buffer);
   const text = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
-  const loading = {}, sides = ["left", "right"];
+  const loading = {};
   const HIDDEN = 25, WAIT = 60, PUSH = 0.7;  // steps, steps, radians a second
   let net, world, picture, state, seen, colours = {};
   let steps = 0, longest = 0, falls = 0, hidden = 0, down = 0, force = 0, frame = 0, before = 0, due = 0, drawn = 0;
@@ -96,12 +100,8 @@ for (const box of document.querySelectorAll(".live:not([data-live])")) {
   }
   function drawEye() {
     if (!net.pixels) return;
-    const paint = eye.getContext("2d"), image = paint.createImageData(84, 84);
-    for (let k = 0; k < 84 * 84; k++) {
-      image.data.fill(seen[k], 4 * k, 4 * k + 3);
-      image.data[4 * k + 3] = 255;
-    }
-    paint.putImageData(image, 0, 0);
+    for (let k = 0; k < shades.length; k++) shades[k] = 0xff000000 + seen[k] * 0x010101;
+    eye.getContext("2d").putImageData(image, 0, 0);
   }
   function drawUnits() {
     const paint = units.getContext("2d");
@@ -112,32 +112,31 @@ for (const box of document.querySelectorAll(".live:not([data-live])")) {
       paint.fillRect(k % 32, Math.floor(k / 32), 1, 1);
     });
   }
+  function put(part, value) {
+    if (part.textContent !== value) part.textContent = value;
+  }
   function write() {
-    const [x, , angle] = state, [left, right] = net.values, gap = right - left;
+    const [x, , angle] = state, [left, right] = net.values, gap = right - left, read = net.readout();
     const lean = `${text(Math.abs(angle) * 180 / Math.PI, 1)} degrees to the ${angle < 0 ? "left" : "right"}`;
     const place = `position ${text(x, 2)}\u00a0m, angle ${text(angle, 3)}\u00a0rad`;
-    look();
     scene.setAttribute("aria-label", `Cart at ${text(x, 2)} m, pole ${lean}`);
-    find(".live-eye p").textContent = hidden ? "sees nothing" : net.pixels ? "sees this picture" : `sees ${place}`;
+    put(sees, hidden ? "sees nothing" : net.pixels ? "sees this picture" : `sees ${place}`);
     Object.assign(now, { steps, falls, qLeft: left, qRight: right, action: sides[Number(gap > 0)] });
     now.seen = hidden ? "hidden" : "shown";
-    shown.seconds.textContent = text(steps * world.SECONDS, 1);
-    for (const [name, value] of Object.entries({ steps, longest, falls })) shown[name].textContent = value;
+    put(shown.seconds, text(steps * world.SECONDS, 1));
+    for (const [name, value] of Object.entries({ steps, longest, falls })) put(shown[name], String(value));
+    for (const [name, value] of Object.entries({ left, right, difference: gap })) put(shown[name], text(value, 3));
+    ends.forEach((end, k) => end.classList.toggle("taken", k === Number(gap > 0)));
     const share = Math.min(50, Math.abs(gap) * 1500);
-    Object.entries({ left, right, difference: gap }).forEach(([name, value]) => {
-      shown[name].textContent = text(value, 3);
-    });
-    sides.forEach((side, k) => find(`[data-side=${side}]`).classList.toggle("taken", k === Number(gap > 0)));
-    Object.assign(find(".widget-bar i").style, { width: share + "%", marginLeft: (gap < 0 ? 50 - share : 50) + "%" });
-    const read = net.readout();
+    Object.assign(bar.style, { width: share + "%", marginLeft: (gap < 0 ? 50 - share : 50) + "%" });
     ["cart", "pole"].forEach((name, k) => {
-      const place = (value) => `calc(${Math.max(0, Math.min(100, 50 + value * 25))}% - 1px)`;
-      const part = find(`[data-of=${name}]`), truth = state[2 * k + 1];
-      part.querySelector(".live-true").style.left = place(truth);
-      part.querySelector(".live-guess").style.left = place(read ? read[k] : 0);
-      part.querySelector(".live-guess").hidden = !read;
-      shown[`${name}-truth`].textContent = text(truth, 2);
-      shown[`${name}-readout`].textContent = read ? text(read[k], 2) : "–";
+      const at = (value) => `calc(${Math.max(0, Math.min(100, 50 + value * 25))}% - 1px)`;
+      const [mark, guess] = speeds[k], truth = state[2 * k + 1];
+      mark.style.left = at(truth);
+      guess.style.left = at(read ? read[k] : 0);
+      guess.hidden = !read;
+      put(shown[`${name}-truth`], text(truth, 2));
+      put(shown[`${name}-readout`], read ? text(read[k], 2) : "–");
     });
   }
 
@@ -194,6 +193,12 @@ for (const box of document.querySelectorAll(".live:not([data-live])")) {
     event.preventDefault();
     event.stopPropagation();
   });
+
+  // Styles are read when the theme changes, and not for each frame.
+  new MutationObserver(() => {
+    look();
+    if (net) draw();
+  }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 
   // Load on sight, and move only on sight: at once for readers who have not asked for less motion.
   let sight = false;

@@ -29,35 +29,51 @@
     return found;
   }
 
-  function linear(weight, bias, input, output) {
-    const width = input.length;
-    for (let i = 0, k = 0; i < output.length; i++) {
+  // A matrix times a vector, plus a bias: every stride-th number of output, from at on. Four rows at a time share
+  // what they read, and their sums do not wait for each other.
+  function linear(weight, bias, input, output, at = 0, stride = 1) {
+    const width = input.length, rows = bias.length, whole = rows - rows % 4;
+    for (let i = 0; i < whole; i += 4, at += 4 * stride) {
+      const a = i * width, b = a + width, c = b + width, d = c + width;
+      let p = bias[i], q = bias[i + 1], r = bias[i + 2], s = bias[i + 3];
+      for (let j = 0; j < width; j++) {
+        const x = input[j];
+        p += weight[a + j] * x;
+        q += weight[b + j] * x;
+        r += weight[c + j] * x;
+        s += weight[d + j] * x;
+      }
+      output[at] = p;
+      output[at + stride] = q;
+      output[at + 2 * stride] = r;
+      output[at + 3 * stride] = s;
+    }
+    for (let i = whole; i < rows; i++, at += stride) {
       let sum = bias[i];
-      for (let j = 0; j < width; j++) sum += weight[k++] * input[j];
-      output[i] = sum;
+      for (let j = 0, k = i * width; j < width; j++, k++) sum += weight[k] * input[j];
+      output[at] = sum;
     }
     return output;
   }
 
-  // A convolution without padding over [channels, side, side], followed by a ReLU. The inner loop runs over a row
-  // of the output, which engines turn into fast code.
+  // A convolution without padding over [channels, side, side], followed by a ReLU. A patch of zeros, as in the white
+  // of a picture, is not multiplied: its outputs are the biases.
   function convolve(weight, bias, input, channels, side, kernel, stride) {
     const width = Math.floor((side - kernel) / stride) + 1, size = width * width;
-    const output = new Float64Array(bias.length * size);
-    for (let o = 0, k = 0; o < bias.length; o++) {
-      const start = o * size;
-      output.fill(bias[o], start, start + size);
-      for (let c = 0; c < channels; c++) {
+    const output = new Float64Array(bias.length * size), patch = new Float64Array(channels * kernel * kernel);
+    for (let place = 0; place < size; place++) {
+      const corner = Math.floor(place / width) * stride * side + place % width * stride;
+      let empty = true;
+      for (let c = 0, k = 0; c < channels; c++) {
         for (let u = 0; u < kernel; u++) {
-          for (let v = 0; v < kernel; v++, k++) {
-            const factor = weight[k];
-            for (let y = 0, at = start; y < width; y++) {
-              let from = (c * side + y * stride + u) * side + v;
-              for (let x = 0; x < width; x++, at++, from += stride) output[at] += factor * input[from];
-            }
+          for (let v = 0, from = (c * side + u) * side + corner; v < kernel; v++, k++, from++) {
+            patch[k] = input[from];
+            if (patch[k] !== 0) empty = false;
           }
         }
       }
+      if (empty) for (let o = 0; o < bias.length; o++) output[o * size + place] = bias[o];
+      else linear(weight, bias, patch, output, place, size);
     }
     for (let k = 0; k < output.length; k++) if (output[k] < 0) output[k] = 0;
     return [output, width];
