@@ -157,7 +157,9 @@ class Agent:
             seen = np.asarray(observation)
             batch = self._batch(seen.shape, state)
             seen = seen[None] if batch is None else seen
-            if batch is None and not self._actions and len(self._keys) == 1:
+            if self.cfg.mask != "none":
+                seen = {self._keys[0]: seen, MASK: self._legal(mask, len(seen))}
+            elif batch is None and not self._actions and len(self._keys) == 1:
                 return self._one(seen, state)
         if batch is None:
             state = tuple(part[None] for part in state)
@@ -243,13 +245,24 @@ class Agent:
     def _declared(self) -> tuple[Any, Any]:
         return declared_spaces(self.cfg)
 
+    def _legal(self, mask: ArrayLike | None, batch: int) -> np.ndarray:
+        """Return a mask that comes beside a picture, ``[batch, actions]``."""
+        masks = [None] * batch if mask is None else np.atleast_2d(mask)
+        try:
+            return np.stack([self._whole.legal(one) for one, _ in zip(masks, range(batch), strict=True)])
+        except (WrongObservation, ValueError) as error:
+            raise UserError(f"the agent was given {error}, as {self.cfg.id} never returns it") from None
+
     @functools.cached_property
-    def _reader(self) -> Reader | None:
-        """What reads observations; ``None`` if they are plain vectors or the small picture of a frame."""
-        if self.cfg.observation == "pixels":
-            return None
+    def _whole(self) -> Any:
+        """What reads one observation of the environment; ``None`` if it is a plain vector."""
         observations, actions = self._declared
         return reader_of(observations, self.cfg, math.prod(sizes(actions) or []))
+
+    @functools.cached_property
+    def _reader(self) -> Reader | None:
+        """What reads observations; ``None`` if they are vectors, or the small picture of a frame."""
+        return None if self.cfg.observation == "pixels" or self.cfg.stack > 1 else self._whole
 
     @functools.cached_property
     def _shapes(self) -> list[tuple[int, ...]]:
@@ -259,7 +272,8 @@ class Agent:
             shapes.append((1, self.cfg.image_size, self.cfg.image_size))
         else:
             stack = () if self.cfg.stack == 1 else (self.cfg.stack,)
-            shapes.append((*stack, *self._declared[0].shape))
+            space = self._declared[0] if self._whole is None else self._whole.space
+            shapes.append((*stack, *space.shape))
         return shapes
 
     def _inputs(self, seen: np.ndarray | dict[str, np.ndarray]) -> list[Tensor]:

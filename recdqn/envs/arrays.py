@@ -71,14 +71,14 @@ def _grid(space: Box, image_size: int) -> Entry:
 
 def _picture(space: Box, image_size: int) -> Entry:
     """One picture, in grey."""
-    turned = _colours_last(space.shape)
+    turned = colours_last(space.shape)
     return Entry("pixels", 1, 0, lambda x: small_grey(_bytes(x, space).transpose(turned), image_size))
 
 
 def _frames(space: Box, image_size: int) -> Entry:
     """Several pictures in the first axis, or in the last one if that is shorter."""
     if len(space.shape) == 4:
-        count, axis, turned = space.shape[0], 0, _colours_last(space.shape[1:])
+        count, axis, turned = space.shape[0], 0, colours_last(space.shape[1:])
     else:
         if len(space.shape) != 3:
             raise ConfigError("expected three or four axes")
@@ -100,7 +100,7 @@ READERS: dict[str, Callable[[Box, int], Entry]] = {
 }
 
 
-def _colours_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+def colours_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the axes in the order height, width, colours."""
     if len(shape) == 2:
         return (0, 1)

@@ -125,10 +125,18 @@ class Reader:
         seen = {key: np.concatenate(read[key]) for key in KEYS if key in read}
         if self.masks:
             shown = self._mask_place is not None
-            seen[MASK] = self._legal(given[self._mask_place or 0] if shown else info.get(self._cfg.mask))
+            seen[MASK] = self.legal(given[self._mask_place or 0] if shown else info.get(self._cfg.mask))
         return seen["observation"] if isinstance(self.space, Box) else seen
 
-    def _legal(self, mask: Any) -> np.ndarray:
+    def chosen(self) -> Iterator[tuple[str, Space, str | None]]:
+        """Yield name, space and ``env.arrays`` of each entry that is read, in their order."""
+        found = list(leaves(self._declared))
+        for place, *_ in self._entries:
+            name, space = found[place]
+            yield name, space, self._how(name)
+
+    def legal(self, mask: Any) -> np.ndarray:
+        """Return a mask as booleans; one that forbids everything, at the end of an episode, allows all."""
         if mask is None or np.shape(mask) != (self._actions,):
             raise WrongObservation(
                 f"no {self._cfg.mask!r} with one number for each of {self._actions} actions, neither in the "

@@ -11,49 +11,17 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from exported import run_alone, stirred
 
 from recdqn import Config, cli, export_agent, make_env, make_policy, save_checkpoint
 from recdqn.agent import Agent
 from recdqn.envs import make_vector_env
 from recdqn.errors import UserError
-from recdqn.export import METADATA, Step, opened
+from recdqn.export import opened
+from recdqn.export.file import METADATA
+from recdqn.export.network import Step
 from recdqn.policy.plain import step
 from recdqn.run.folder import Run
-
-SMALL = {"hidden_size": 8, "features": 8, "head": 8, "bfloat16": False}
-# Runs an exported file on recorded inputs, one step after another, and carries the state over.
-STANDALONE = """
-import sys
-import numpy as np, onnxruntime
-assert not {"torch", "torchrl", "recdqn", "tensordict"} & sys.modules.keys()
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-given = dict(np.load(sys.argv[2]))
-names = [one.name for one in session.get_inputs()]
-states = [name for name in names if name + "_next" in [one.name for one in session.get_outputs()]]
-state = {name: given[name] for name in states}
-values, actions = [], []
-for k in range(len(given["observation"])):
-    fixed = {name: given[name][k] for name in names if name not in states}
-    value, action, *after = session.run(None, fixed | state)
-    state = dict(zip(states, after))
-    values.append(value)
-    actions.append(action)
-np.savez(sys.argv[3], values=values, actions=actions)
-assert "torch" not in sys.modules
-"""
-
-
-def stirred(**changes):
-    """A small agent with large weights, so that memory shows in its Q-values."""
-    name = "pixel-cartpole" if changes.get("env", {}).get("observation") == "pixels" else "masked-cartpole"
-    cfg = Config.preset(name).replace(env={"num_envs": 1} | changes.pop("env", {}))
-    cfg = cfg.replace(policy=SMALL | changes.pop("policy", {}), **changes)
-    torch.manual_seed(2)
-    policy = make_policy(cfg.policy, make_env(cfg.env))
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.mul_(2)
-    return Run(cfg, policy)
 
 
 def played(run, steps=12, batch=3):
@@ -119,15 +87,9 @@ def test_an_onnx_file_runs_without_pytorch(tmp_path, variant):
     described = export_agent(tmp_path / "run", tmp_path / "agent.onnx")
     observations, inits, values, actions, _ = played(run)
     states = {one["name"]: np.ones((3, *one["shape"]), np.float32) for one in described["inputs"][2:]}
-    np.savez(tmp_path / "in.npz", observation=observations, is_init=inits, **states)
-    plain = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run(
-        [sys.executable, "-c", STANDALONE, "agent.onnx", "in.npz", "out.npz"],
-        cwd=tmp_path, env=plain, check=True,
-    )  # fmt: skip
-    found = np.load(tmp_path / "out.npz")
-    np.testing.assert_allclose(found["values"], values, atol=2e-5, rtol=1e-5)
-    assert found["actions"].tolist() == actions.tolist()
+    found, chosen = run_alone(tmp_path, {"observation": observations, "is_init": inits} | states)
+    np.testing.assert_allclose(found, values, atol=2e-5, rtol=1e-5)
+    assert chosen.tolist() == actions.tolist()
 
     import onnxruntime
 
@@ -135,7 +97,7 @@ def test_an_onnx_file_runs_without_pytorch(tmp_path, variant):
     text = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
     assert text == json.loads(json.dumps(described))
     assert text["trained"] == {"command": "by hand"} and text["exported"]["versions"]["torch"]
-    assert text["actions"] == {"count": 2, "first": 0, "meanings": None}
+    assert text["actions"] == {"count": 2, "first": 0, "choices": [2], "meanings": None}
     assert Config.from_dict(text["settings"]) == run.cfg
 
 
@@ -170,7 +132,9 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
 
 def test_a_file_that_computes_other_values_is_not_left_unnoticed(tmp_path, monkeypatch):
     run = stirred()
-    monkeypatch.setattr("recdqn.export.step", lambda chain, seen, states: step(chain, seen, states[::-1]))
+    monkeypatch.setattr(
+        "recdqn.export.network.step", lambda chain, seen, states: step(chain, seen, states[::-1])
+    )
     with pytest.raises(UserError, match=r"the exported \w+ is .* away from the agent's: do not use the file"):
         export_agent(run, tmp_path / "agent.pt2")
 
@@ -178,7 +142,7 @@ def test_a_file_that_computes_other_values_is_not_left_unnoticed(tmp_path, monke
 def test_the_script_of_the_book_drives_an_exported_agent(tmp_path, monkeypatch):
     """The page's environment in a file of its own, and the page's script in a process without PyTorch."""
     pytest.importorskip("onnxscript", reason="pip install 'recdqn[export]'")
-    page = nbformat.read(Path(__file__).parents[2] / "book" / "your-own-task.ipynb", 4)
+    page = nbformat.read(Path(__file__).parents[3] / "book" / "your-own-task.ipynb", 4)
     cells = {cell.id: cell.source for cell in page.cells}
     scripts = re.findall(r"(?s)```python\n(.*?)```", cells["next"])
     script = next(part for part in scripts if "onnxruntime" in part)
