@@ -174,6 +174,13 @@ def test_five_seeds_cannot_tell_the_ages_of_the_weights_apart():
     assert stats.kruskal(*groups).pvalue > 0.05
 
 
+def test_old_weights_add_a_third_to_the_error_of_a_stored_state_and_burn_in_removes_most_of_it():
+    errors = json.loads((RESULTS / "starts.json").read_text())["errors"]
+    stored, burnt_in = ({lag: each[f"stored {n}"][0] for lag, each in errors.items()} for n in (0, 10))
+    assert 1.25 < stored["16"] / stored["0"] < 1.4
+    assert all(burnt_in[lag] < 0.25 * stored[lag] for lag in ("0", "1", "4", "16"))
+
+
 def test_recorded_weights_give_the_recorded_returns():
     """The confirmation again, from the weights: the same episodes, but for rounding in another PyTorch."""
     run = recorded_runs("masked-cartpole")[0]

@@ -134,7 +134,7 @@ def test_the_previous_step_decides_in_flickering_cartpole():
 
 
 def test_what_a_wrong_start_costs():
-    errors = json.loads((RESULTS / "starts.json").read_text())["errors"]
+    errors = json.loads((RESULTS / "starts.json").read_text())["errors"]["0"]
     first = {name: each[0] for name, each in errors.items()}
     assert 0.5 < first["zero 10"] / first["stored 0"] < 1.5
     assert 5 < first["stored 0"] / first["stored 10"] < 9
