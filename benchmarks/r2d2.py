@@ -47,12 +47,14 @@ CUT: dict[str, dict[str, dict[str, object]]] = {
     "stored-state": {"loss": {"stored_state": False}},
     "fixed-places": {"replay": {"period": 0}},
 }
-# Corridors with sequences that are half as long as the paper's, and do not hold an episode.
-WHOLE: dict[str, dict[str, dict[str, object]]] = {
+# In the corridor of 100 steps: sequences that are half the paper's and do not hold an episode, and an
+# agent that acts by one schedule and does not see its random actions.
+CORRIDOR: dict[str, dict[str, dict[str, object]]] = {
     "whole-episodes": {
         "loss": {"burn_in": 20},
         "replay": {"whole": False, "slice_len": 60, "slices": 5, "period": 20},
-    }
+    },
+    "ladder-and-previous": {"env": {"previous": False}, "scale": {"ladder": False}},
 }
 
 
@@ -61,7 +63,7 @@ def pieces(task: str) -> dict[str, dict[str, dict[str, object]]]:
     if task in ALONE:
         return {"complete": {}}
     cut = Config.preset(f"r2d2-{task}").loss.burn_in > 0
-    return PIECES | (CUT if cut else {}) | (WHOLE if task == "corridor-100" else {})
+    return PIECES | (CUT if cut else {}) | (CORRIDOR if task == "corridor-100" else {})
 
 
 def agent(task: str, piece: str, seed: int = 0) -> Config:

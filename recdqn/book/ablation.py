@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -32,6 +32,7 @@ LABELS = {  # by folder, what an agent has in the place of the piece
     "target-copies": "target moves at each update",
     "previous": "no previous action and reward",
     "ladder": "one schedule of epsilon",
+    "ladder-and-previous": "one schedule, and no previous step",
     "whole-episodes": "slices of 60 steps",
     "burn-in": "no burn-in",
     "stored-state": "slices start from zeros",
@@ -88,21 +89,26 @@ def verdict(complete: Sequence[Record], without: Sequence[Record]) -> str:
     return "helps" if mean > (len(ours) + len(theirs) + 1) / 2 else "harms"
 
 
-def rows(task: str) -> list[tuple[str, ...]]:
-    """Return a table row for each agent of a task: its name, solved runs, frames, and what the piece does."""
-    found = recorded_pieces(task)
-    lines: list[tuple[str, ...]] = []
-    for name, runs in found.items():
-        solved = sum(run["final"] is not None for run in runs)
-        mean, low, high = mean_interval(runs)
-        piece = "–" if name in (COMPLETE, PLAIN) else verdict(found[COMPLETE], runs)
-        lines.append(
-            (
-                task,
-                LABELS[name],
-                f"{solved} of {len(runs)}",
-                f"{mean:,.0f} ({low:,.0f} to {high:,.0f})",
-                piece,
-            )
-        )
-    return lines
+def overview(found: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[tuple[str, ...]]:
+    """Return a table row for each agent, with a cell for each task.
+
+    A cell has the mean of :func:`frames`, the number of solved runs where some were not, and what the piece
+    does where that is known.
+
+    Args:
+        found: by task, what :func:`recorded_pieces` returns.
+    """
+    names = [name for name in LABELS if any(name in agents for agents in found.values())]
+    return [(LABELS[name], *(_cell(agents, name) for agents in found.values())) for name in names]
+
+
+def _cell(agents: Mapping[str, Sequence[Record]], name: str) -> str:
+    if name not in agents:
+        return "–"
+    runs = agents[name]
+    solved = sum(run["final"] is not None for run in runs)
+    parts = [f"{mean_interval(runs)[0]:,.0f}"]
+    if solved < len(runs):
+        parts.append(f"{solved} of {len(runs)}")
+    effect = "" if name in (COMPLETE, PLAIN) else verdict(agents[COMPLETE], runs)
+    return ", ".join(parts + [effect] * (effect not in ("", "no difference seen")))

@@ -75,6 +75,20 @@ def test_a_piece_helps_if_the_agent_without_it_is_later_or_fails():
     assert mean == 14_500 and low == pytest.approx(12_700, abs=300) and high == pytest.approx(16_300, abs=300)
 
 
+def test_the_overview_names_effects_failures_and_what_is_missing():
+    early, late = [runs(n * 1_000) for n in range(10, 20)], [runs(n * 1_000) for n in range(20, 30)]
+    found = {
+        "one": {"complete": early, "double": late, "dueling": early[::-1], "priority": late[:3]},
+        "two": {"complete": late, "double": [*late[:9], runs(99_000, solved=False)]},
+    }
+    assert ablation.overview(found) == [
+        ("complete agent", "14,500", "24,500"),
+        ("no priorities", "21,000, too few runs", "–"),
+        ("no double Q-learning", "24,500, helps", "31,500, 9 of 10"),
+        ("one head", "14,500", "–"),
+    ]
+
+
 @pytest.mark.parametrize("missing", [True, False])
 def test_the_figure_copes_with_runs_that_are_not_recorded(missing, monkeypatch, tmp_path):
     if missing:
