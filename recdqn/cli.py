@@ -244,15 +244,19 @@ def doctor(
 
     Args:
         target: MODULE:FUNCTION, a function that returns a dictionary with some of env, policy, buffer,
-            batch, loss and updater; or the folder of a run.
+            batch, loss and updater; or the folder of a run; or an exported agent, .onnx or .pt2.
         only: codes to look for, such as target-leak; all by default.
         ignore: codes to leave out.
         json: print the report as JSON.
     """
+    from recdqn.doctor.outside import diagnose_file
     from recdqn.doctor.parts import parts_of
     from recdqn.doctor.report import JsonReport
 
-    report = recdqn.diagnose(**parts_of(target), only=only, ignore=ignore)
+    if target.endswith((".onnx", ".pt2")):
+        report = diagnose_file(target, only, ignore)
+    else:
+        report = recdqn.diagnose(**parts_of(target), only=only, ignore=ignore)
     return JsonReport(report.findings, report.checked, report.skipped) if json else report
 
 

@@ -141,7 +141,7 @@ def checker(space: Any, name: str = "") -> Callable[[Any], np.ndarray]:
     """
     dtype = np.dtype(np.int64) if isinstance(space, Discrete) else space.dtype
     shape, where = space.shape, f" for {name}" if name else ""
-    low, high = _range(space)
+    low, high = bounds(space)
     every = dtype == np.uint8 and np.min(low) == 0 and np.max(high) == 255
     whole = np.issubdtype(dtype, np.integer) and not every
 
@@ -154,7 +154,8 @@ def checker(space: Any, name: str = "") -> Callable[[Any], np.ndarray]:
     return check
 
 
-def _range(space: Any) -> tuple[Any, Any]:
+def bounds(space: Any) -> tuple[Any, Any]:
+    """Return the smallest and the largest value of each number, of spaces that are no Dict or Tuple."""
     if isinstance(space, Box):
         return space.low, space.high
     if isinstance(space, MultiBinary):

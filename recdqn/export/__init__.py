@@ -1,5 +1,5 @@
 """Export a trained agent as one file, for programs without TorchRL or Python: ONNX, or PyTorch's ``.pt2``."""
 
-from recdqn.export.file import export_agent, opened
+from recdqn.export.file import description_of, export_agent, opened
 
-__all__ = ["export_agent", "opened"]
+__all__ = ["description_of", "export_agent", "opened"]

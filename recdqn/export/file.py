@@ -8,6 +8,7 @@ import io
 import json
 import math
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 from recdqn.agent import Agent
 from recdqn.config import EnvConfig
 from recdqn.envs import declared_spaces, open_env
-from recdqn.errors import UserError, installed
+from recdqn.errors import UserError, first_line, installed
 from recdqn.export.compare import compare
 from recdqn.export.network import Step
 from recdqn.policy.encoders import PixelEncoder
@@ -108,23 +109,53 @@ def export_agent(run: str | Path | Run, out: str | Path) -> dict[str, Any]:
     return description
 
 
-def opened(path: str | Path) -> Call:
-    """Open an exported file: a function from named inputs, NumPy arrays, to the outputs in their order."""
-    if Path(path).suffix == ".onnx":
-        import onnxruntime
+def description_of(path: str | Path) -> dict[str, Any]:
+    """Return the description that :func:`export_agent` wrote into a file.
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    Raises:
+        UserError: if the file cannot be read, or was not exported by it.
+    """
+    try:
+        if Path(path).suffix == ".onnx":
+            text = _session(path).get_modelmeta().custom_metadata_map.get(METADATA)
+        else:
+            with zipfile.ZipFile(path) as content:
+                places = [name for name in content.namelist() if name.endswith(f"/extra/{METADATA}")]
+                text = content.read(places[0]).decode() if places else None
+    except Exception as error:  # onnxruntime has many kinds
+        why = first_line(error)
+        raise UserError(f"cannot read {path}: {why}; expected a file of recdqn export") from None
+    if text is None:
+        raise UserError(f"cannot read {path}: it has no description; expected a file of recdqn export")
+    described: dict[str, Any] = json.loads(text)
+    return described
+
+
+def _session(path: str | Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def opened(path: str | Path) -> Call:
+    """Open an exported file: a function from named inputs, NumPy arrays, to the outputs in their order.
+
+    The inputs of another ``.pt2`` file than :func:`export_agent`'s must be in the order of its arguments.
+    """
+    if Path(path).suffix == ".onnx":
+        session = _session(path)
         return lambda inputs: session.run(None, inputs)
-    text = {METADATA: ""}
-    module = torch.export.load(str(path), extra_files=text).module()
-    names = [one["name"] for one in json.loads(text[METADATA])["inputs"]]
+    module = torch.export.load(str(path)).module()
+    try:
+        names = [one["name"] for one in description_of(path)["inputs"]]
+    except UserError:
+        names = []
 
     def call(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
-            outputs = module(*(torch.from_numpy(inputs[name]) for name in names))
+            outputs = module(*(torch.from_numpy(inputs[name]) for name in names or inputs))
             return [part.numpy() for part in outputs]
 
     return call

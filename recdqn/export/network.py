@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Discrete
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from recdqn.envs import declared_spaces
 from recdqn.envs.actions import sizes
 from recdqn.envs.entries import KEYS, MASK, leaves
 from recdqn.export.entries import raw_entries
+from recdqn.export.inputs import described, random_inputs
 from recdqn.policy.encoders import PATCH, PixelEncoder
 from recdqn.policy.modules import recurrent_cell
 from recdqn.policy.plain import chain, step
@@ -32,7 +33,8 @@ class Step(nn.Module):
         cfg: the environment it was trained in.
 
     Attributes:
-        inputs, outputs: name, type and shape of each; the batch is not part of a shape.
+        inputs, outputs: name, type and shape of each, and the range of some; the batch is not part of a
+            shape.
     """
 
     visible: Tensor
@@ -67,14 +69,12 @@ class Step(nn.Module):
         }
         states |= {"previous_action": [count]} if self.previous else {}
         mask: Any = dict(leaves(observations)).get(cfg.mask) if cfg.observation != "pixels" else None
-        named = [(e.name, e.space.dtype.name, list(e.space.shape)) for e in self.entries]
-        named += [("is_init", "bool", [1])]
+        named = [("is_init", "bool", [1])]
         named += [(name, "float32", shape) for name, shape in states.items()]
         named += [("reward", "float32", [1])] if self.previous else []
         named += [(MASK, "bool" if mask is None else mask.dtype.name, [count])] if self.masked else []
-        self.inputs: list[dict[str, Any]] = [
-            {"name": name, "dtype": dtype, "shape": shape} for name, dtype, shape in named
-        ]
+        self.inputs: list[dict[str, Any]] = [described(entry.name, entry.space) for entry in self.entries]
+        self.inputs += [{"name": name, "dtype": dtype, "shape": shape} for name, dtype, shape in named]
         self.outputs: list[dict[str, Any]] = [
             {"name": "action_value", "dtype": "float32", "shape": [count]},
             {"name": "action", "dtype": "int64", "shape": []},
@@ -114,18 +114,8 @@ class Step(nn.Module):
         return list(seen.values())
 
     def examples(self, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return random inputs of a batch, each in memory of its own."""
-        rng, spaces = np.random.default_rng(seed), {entry.name: entry.space for entry in self.entries}
-        made = {}
-        for one in self.inputs:
-            shape, dtype = (batch, *one["shape"]), one["dtype"]
-            if (space := spaces.get(one["name"])) is not None:
-                made[one["name"]] = _drawn(space, rng, batch)
-            elif one["name"] in ("is_init", MASK):
-                made[one["name"]] = rng.integers(2, size=shape).astype(dtype)
-            else:
-                made[one["name"]] = rng.normal(size=shape).astype(dtype)
-        return made
+        """Return random inputs of a batch."""
+        return random_inputs(self.inputs, batch, np.random.default_rng(seed))
 
 
 class GreyPictures(nn.Module):
@@ -156,14 +146,3 @@ def _replaced(network: nn.Module) -> nn.Module:
     for name, child in network.named_children():
         setattr(network, name, _replaced(child))
     return network
-
-
-def _drawn(space: Any, rng: np.random.Generator, batch: int) -> np.ndarray:
-    """Draw a batch of elements of a space, without the huge numbers that an unbounded one allows."""
-    if isinstance(space, Box) and space.dtype.kind == "f":
-        low, high = space.low.astype(float), space.high.astype(float)
-        if (np.nan_to_num(high, posinf=1e9) - np.nan_to_num(low, neginf=-1e9) < 1e6).all():
-            return rng.uniform(low, high, (batch, *space.shape)).astype(space.dtype)
-        return rng.normal(size=(batch, *space.shape)).clip(low, high).astype(space.dtype)
-    space.seed(int(rng.integers(2**31)))
-    return np.stack([space.sample() for _ in range(batch)])
