@@ -49,13 +49,14 @@ SEEDS = {
     "corridor-1000": 3,
     "t-maze-10": 5,
     "t-maze-30": 5,
+    "t-maze-100": 3,
     "copy": 5,
     "repeat-previous": 5,
     "minigrid-memory-s7": 5,
     "flickering-cartpole": 5,
     "pixel-cartpole": 3,
 }  # number of seeds
-LONG = ("corridor-100", "corridor-300", "corridor-1000", "t-maze-10", "t-maze-30")
+LONG = ("corridor-100", "corridor-300", "corridor-1000", "t-maze-10", "t-maze-30", "t-maze-100")
 # An LSTM only, to see how long it remembers; with pictures no memory only, beside the preset's LSTM.
 ONLY = dict.fromkeys(LONG, ("lstm",)) | {"pixel-cartpole": ("none",)}
 # Other values of single settings, five seeds each: the preset, its changes.
