@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from recdqn import Config, make_env, make_policy, save_checkpoint
 from recdqn.agent import Agent
@@ -114,6 +115,33 @@ def test_a_session_that_is_used_too_fast_has_to_wait(agent):
         sessions.step(name, message)
 
 
+class Choosy(gym.Env):
+    """Tells the legal actions in ``info``."""
+
+    observation_space, action_space = Box(-1, 1, (2,)), Discrete(3)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {"legal": np.ones(3, bool)}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, False, False, {"legal": np.ones(3, bool)}
+
+
+def test_a_message_can_hold_a_mask():
+    cfg = Config.preset("masked-cartpole").replace(
+        env={"id": Choosy, "observation": "whole", "mask": "legal", "num_envs": 1, "scale": (1.0,)},
+        policy=SMALL,
+    )
+    sessions = Sessions(Agent(make_policy(cfg.policy, make_env(cfg.env)), cfg.env))
+    name = sessions.begin()
+    for legal in range(3):
+        mask = [int(k == legal) for k in range(3)]
+        assert sessions.step(name, {"observation": [0, 0], "mask": mask}) == {"action": legal}
+    with pytest.raises(Refused, match="no 'legal' with one number for each of 3 actions"):
+        sessions.step(name, {"observation": [0, 0]})
+
+
 @pytest.mark.parametrize(
     "message, line",
     [
@@ -122,6 +150,7 @@ def test_a_session_that_is_used_too_fast_has_to_wait(agent):
         ({"observation": [0] * 4, "reset": True}, "unknown entry 'reset'"),
         ({"observation": [0] * 4, "is_init": 1}, "is_init=1: expected true or false"),
         ({"observation": [0] * 4, "reward": "much"}, "reward: expected a finite number"),
+        ({"observation": [0] * 4, "mask": [2, 0]}, "mask: expected a list of zeros and ones"),
         ({"observation": [0] * 3}, r"an observation of shape \(3,\): expected \(4,\)"),
         ({"observation": [[0], [0, 0]]}, r"observation: expected Box of shape \(4,\)"),
         ({"observation": "cart"}, "observation: expected Box"),
