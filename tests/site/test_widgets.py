@@ -96,14 +96,18 @@ def test_negative_numbers_have_a_true_minus_sign():
 def test_sphinx_builds_pages_with_both(tmp_path):
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
-    (source / "index.rst").write_text("Title\n=====\n\n.. episode-player::\n\n.. toctree::\n\n   deep/page\n")
+    (source / "index.rst").write_text(
+        "Title\n=====\n\n.. live-agent::\n\n.. episode-player::\n\n.. toctree::\n\n   deep/page\n"
+    )
     (source / "deep" / "page.rst").write_text("Page\n====\n\n.. step-mdp-stepper::\n\n.. episode-player::\n")
     folders = [source, None, tmp_path / "html", tmp_path / "trees"]
-    extensions = {"extensions": ["player", "stepper"]}
+    extensions = {"extensions": ["live", "player", "stepper"]}
     with patch_docutils(), docutils_namespace():
         Sphinx(*folders, "html", confoverrides=extensions, status=None, warningiserror=True).build()
     deep = (tmp_path / "html" / "deep" / "page.html").read_text(encoding="utf-8")
     assert MARKUP["stepper"] in deep and player.markup(EPISODE, "../") in deep
-    assert MARKUP["player"] in (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
+    index = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
+    assert MARKUP["player"] in index
+    assert [page.count("globalThis.recdqnValues =") for page in (index, deep)] == [1, 1]
     sheet = re.search(r'href="\.\./(_static/widgets\.css)', deep)[1]
     assert (tmp_path / "html" / sheet).is_file()

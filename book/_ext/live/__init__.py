@@ -43,6 +43,7 @@ class LiveAgent(Widget):
     """``{live-agent}``, without options."""
 
     folder = FOLDER
+    script = "values.js"
     record = RESULTS / "masked-cartpole" / "seed-0" / "metrics.json"
 
     def html(self, record: dict[str, Any]) -> str:

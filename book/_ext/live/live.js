@@ -4,11 +4,10 @@ for (const box of document.querySelectorAll(".live:not([data-live])")) {
   const chosen = find("select"), status = find("[role=status]"), play = find("[data-do=play]");
   const wiping = find("[data-set=wiping]"), slow = find("[data-set=slow]");
   const shown = Object.fromEntries([...box.querySelectorAll("[data-show]")].map((part) => [part.dataset.show, part]));
-  const sides = ["left", "right"];
-  const sees = find(".live-eye p"), bar = find(".widget-bar i"), ends = sides.map((side) => find(`[data-side=${side}]`));
+  const { sides, text, put, values } = recdqnValues;
+  const sees = find(".live-eye p"), showValues = values(box, ["left", "right", "difference"], 1 / 30);
   const speeds = ["cart", "pole"].map((name) => ["true", "guess"].map((which) => find(`[data-of=${name}] .live-${which}`)));
   const image = new ImageData(84, 84), shades = new Uint32Array(image.data.buffer);
-  const text = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
   const loading = {};
   const HIDDEN = 25, WAIT = 60, PUSH = 0.7;  // steps, steps, radians a second
   let net, world, picture, state, seen, colours = {};
@@ -112,23 +111,17 @@ for (const box of document.querySelectorAll(".live:not([data-live])")) {
       paint.fillRect(k % 32, Math.floor(k / 32), 1, 1);
     });
   }
-  function put(part, value) {
-    if (part.textContent !== value) part.textContent = value;
-  }
   function write() {
-    const [x, , angle] = state, [left, right] = net.values, gap = right - left, read = net.readout();
+    const [x, , angle] = state, [left, right] = net.values, taken = Number(right > left), read = net.readout();
     const lean = `${text(Math.abs(angle) * 180 / Math.PI, 1)} degrees to the ${angle < 0 ? "left" : "right"}`;
     const place = `position ${text(x, 2)}\u00a0m, angle ${text(angle, 3)}\u00a0rad`;
     scene.setAttribute("aria-label", `Cart at ${text(x, 2)} m, pole ${lean}`);
     put(sees, hidden ? "sees nothing" : net.pixels ? "sees this picture" : `sees ${place}`);
-    Object.assign(now, { steps, falls, qLeft: left, qRight: right, action: sides[Number(gap > 0)] });
+    Object.assign(now, { steps, falls, qLeft: left, qRight: right, action: sides[taken] });
     now.seen = hidden ? "hidden" : "shown";
     put(shown.seconds, text(steps * world.SECONDS, 1));
     for (const [name, value] of Object.entries({ steps, longest, falls })) put(shown[name], String(value));
-    for (const [name, value] of Object.entries({ left, right, difference: gap })) put(shown[name], text(value, 3));
-    ends.forEach((end, k) => end.classList.toggle("taken", k === Number(gap > 0)));
-    const share = Math.min(50, Math.abs(gap) * 1500);
-    Object.assign(bar.style, { width: share + "%", marginLeft: (gap < 0 ? 50 - share : 50) + "%" });
+    showValues(net.values, taken);
     ["cart", "pole"].forEach((name, k) => {
       const at = (value) => `calc(${Math.max(0, Math.min(100, 50 + value * 25))}% - 1px)`;
       const [mark, guess] = speeds[k], truth = state[2 * k + 1];

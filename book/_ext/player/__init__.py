@@ -33,6 +33,7 @@ class EpisodePlayer(Widget):
     """``{episode-player}``, without options."""
 
     folder = FOLDER
+    script = "values.js"
     record = RECORD
 
     def html(self, record: dict[str, Any]) -> str:

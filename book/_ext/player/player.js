@@ -1,15 +1,18 @@
 for (const box of document.querySelectorAll(".player:not([data-live])")) {
   const data = JSON.parse(box.parentNode.querySelector(".player-data").textContent);
-  const last = data.steps - 1, span = 100, sides = ["left", "right"], now = box.dataset;
+  const last = data.steps - 1, span = 100, now = box.dataset;
+  const { sides, text, values } = recdqnValues;
   const find = (what) => box.querySelector(what), all = (what) => [...box.querySelectorAll(what)];
   const slider = find("input[type=range]"), play = find("[data-go=play]");
   const status = find("[role=status]"), speed = find("select"), check = find("input[type=checkbox]");
-  const text = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
   const difference = ([left, right]) => right - left;
   const rows = Math.ceil((data.steps + data.wiped.steps) / data.columns) - 1;
-  const agents = [["kept", data, 0], ["wiped", data.wiped, data.steps]].map(([name, played, offset]) =>
-    ({ name, played, offset, part: find(`[data-agent=${name}]`) }));
-  const most = Math.max(...agents.flatMap(({ played }) => played.values.map(difference)).map(Math.abs));
+  const most = Math.max(...[data, data.wiped].flatMap((played) => played.values.map(difference)).map(Math.abs));
+  const agents = [["kept", data, 0], ["wiped", data.wiped, data.steps]].map(([name, played, offset]) => {
+    const part = find(`[data-agent=${name}]`);
+    const names = ["left", "right", "difference"].map((what) => `${name}-${what}`);
+    return { played, offset, part, showValues: values(part, names, most) };
+  });
   const charts = ["cart", "pole"].map((name) => {
     const lines = { truth: data.truth[name], readout: data.readout[name], single: data.single[name] };
     const top = Math.ceil(Math.max(...[...lines.truth, ...lines.readout].map(Math.abs)) * 2) / 2;
@@ -54,16 +57,9 @@ for (const box of document.querySelectorAll(".player:not([data-live])")) {
       cell.setAttribute("fill-opacity", (Math.abs(value) / strongest).toFixed(2));
     }));
   }
-  function showAgent({ name, played, offset, part }, step) {
-    const at = Math.min(step, played.steps - 1), values = played.values[at], cell = offset + at;
-    const over = step >= played.steps, gap = difference(values), share = 50 * Math.abs(gap) / most;
-    const put = (what, value) => { find(`[data-show=${name}-${what}]`).textContent = text(value, 3); };
-    put("left", values[0]);
-    put("right", values[1]);
-    put("difference", gap);
-    sides.forEach((side, k) =>
-      part.querySelector(`[data-side=${side}]`).classList.toggle("taken", !over && k === played.actions[at]));
-    Object.assign(part.querySelector("i").style, { width: share + "%", marginLeft: (gap < 0 ? 50 - share : 50) + "%" });
+  function showAgent({ played, offset, part, showValues }, step) {
+    const at = Math.min(step, played.steps - 1), cell = offset + at, over = step >= played.steps;
+    showValues(played.values[at], over ? null : played.actions[at]);
     part.classList.toggle("over", over);
     part.querySelector(".player-state").textContent =
       over ? `fell after ${played.steps} steps` : `goes ${sides[played.actions[at]]}`;

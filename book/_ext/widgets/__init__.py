@@ -14,6 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.fileutil import copy_asset_file
 
 STATIC = (".css", ".js", ".woff2")
+SCRIPTS = Path(__file__).parent / "scripts"  # of several widgets
 
 
 def decimal(value: float, digits: int = 2) -> str:
@@ -58,10 +59,17 @@ def add_static_files(app: Sphinx, folder: Path) -> None:
 
 
 class Widget(SphinxDirective):
-    """A directive without options that shows a recorded JSON file."""
+    """A directive without options that shows a recorded JSON file.
+
+    Attributes:
+        folder: of its template, style and script.
+        record: the file.
+        script: in ``SCRIPTS``, inserted once into a page, before the first widget that needs it.
+    """
 
     folder: ClassVar[Path]
     record: ClassVar[Path]
+    script: ClassVar[str | None] = None
 
     def html(self, record: dict[str, Any]) -> str:
         """Return the HTML for the contents of the recorded file."""
@@ -69,10 +77,14 @@ class Widget(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Insert the HTML into the page, and build the page again when a file changes."""
-        for file in (self.record, *self.folder.iterdir()):
+        for file in (self.record, *self.folder.iterdir(), *SCRIPTS.iterdir()):
             self.env.note_dependency(str(file))
-        record = json.loads(self.record.read_text(encoding="utf-8"))
-        return [nodes.raw("", self.html(record), format="html")]
+        html = self.html(json.loads(self.record.read_text(encoding="utf-8")))
+        inserted: set[str] = self.env.temp_data.setdefault("scripts of widgets", set())
+        if self.script is not None and self.script not in inserted:
+            inserted.add(self.script)
+            html = f"<script>\n{(SCRIPTS / self.script).read_text(encoding='utf-8')}</script>\n{html}"
+        return [nodes.raw("", html, format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
