@@ -62,6 +62,7 @@ bench: $(STAMP)
 
 # Sweeps go on where they were stopped: finished runs wait in runs/results until the others are there.
 results: $(STAMP)
+	$(BIN)/python -c 'import sb3_contrib' 2>/dev/null || $(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
 	$(BIN)/recdqn sweep masked-cartpole --seed 0..9 --out runs/results
 	$(BIN)/recdqn sweep pixel-cartpole --seed 0..4 --out runs/results
 	for seed in 0 1 2 3 4; do rm -rf results/masked-cartpole-slicesampler/seed-$$seed && \
@@ -71,7 +72,8 @@ results: $(STAMP)
 	rm -rf results/bugs && $(BIN)/python -m benchmarks.bugs
 	rm -rf results/masked-cartpole results/pixel-cartpole
 	mv runs/results/masked-cartpole runs/results/pixel-cartpole results/
-	rm -rf results/memory && $(BIN)/python -m benchmarks.memory && $(BIN)/python -m benchmarks.starts
+	rm -rf results/memory && $(BIN)/python -m benchmarks.memory && $(BIN)/python -m benchmarks.ppo
+	rm -rf results/staleness && $(BIN)/python -m benchmarks.staleness && $(BIN)/python -m benchmarks.starts
 	rm -rf results/r2d2 && $(BIN)/python -m benchmarks.r2d2
 	$(BIN)/python -m benchmarks.bridge && $(BIN)/python -m benchmarks.backends
 	$(BIN)/recdqn watch results/pixel-cartpole/seed-0 --out book/_static/pixel-agent.gif
