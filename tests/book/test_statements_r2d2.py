@@ -38,6 +38,17 @@ def test_the_complete_agent_solves_the_corridor_and_sequences_without_the_clue_d
     assert sum(run["final"] is not None for run in cut) < len(cut) / 2
 
 
+@pytest.mark.parametrize("task", ["corridor-30", "corridor-100"])
+def test_the_ladder_helps_in_company_of_the_other_pieces_and_the_plain_preset_needs_none(task):
+    found = ablation.recorded_pieces(task)
+    slow = [name for name in ("ladder", "ladder-and-previous") if name in found]
+    assert all(ablation.verdict(found["complete"], found[name]) == "helps" for name in slow)
+    assert (
+        ablation.mean_interval(found[ablation.PLAIN])[0] < 1.1 * ablation.mean_interval(found["complete"])[0]
+    )
+    assert not agent(task, "ladder").scale.ladder and not Config.preset(task).scale.ladder
+
+
 @pytest.mark.parametrize("task", [*SEEDS, *ALONE])
 def test_each_agent_lacks_one_piece(task):
     complete = agent(task, "complete")
