@@ -73,6 +73,14 @@ def test_a_wiped_memory_shows_in_the_q_values(live):
     assert data(live)["seen"] == "hidden"
 
 
+def test_a_new_theme_paints_it_anew(live):
+    """Also while nothing moves."""
+    paint = "box => box.querySelector('.live-scene').toDataURL()"
+    light = live.evaluate(paint)
+    live.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    live.page.wait_for_function(f"before => ({paint})(document.querySelector('.live')) !== before", arg=light)
+
+
 @pytest.mark.parametrize("agent", ["pixel", "none", "leak", "primer"])
 def test_every_agent_can_be_chosen(live, agent):
     live.locator("select").select_option(agent)
