@@ -45,6 +45,7 @@ def test_all_seeds_of_the_long_tasks_are_solved(task):
     runs = runs_of(task, "lstm")
     assert len(runs) == SEEDS[task] and all(run["final"] for run in runs)
     budget = {"corridor-10": 30_000, "corridor-30": 60_000, "corridor-100": 100_000, "corridor-300": 250_000}
+    budget["t-maze-100"] = 1_000_000
     assert max(frames(runs)) <= budget.get(task, 200_000)
 
 
@@ -75,6 +76,7 @@ def test_four_observations_are_enough_where_the_clue_is_near():
         for name in ("lstm", "gru", "four"):
             assert all(run["final"] for run in found[name])
     assert not any(run["final"] for run in recorded("repeat-previous")["none"])
+    assert {len(recorded("minigrid-memory-s7")[name]) for name in ("lstm", "gru")} == {5}
 
 
 def test_recurrent_ppo_solves_the_tasks_with_a_short_memory():
