@@ -21,7 +21,7 @@ TASKS = (
     "flickering-cartpole",
 )
 COMPLETE, PLAIN = "complete", "plain"
-LABELS = {  # by folder, what an agent has in the place of the piece
+EVERYWHERE = {  # agents of every task: by folder, what one has in the place of the piece
     COMPLETE: "complete agent",
     "priority": "no priorities",
     "importance": "no importance weights",
@@ -32,6 +32,8 @@ LABELS = {  # by folder, what an agent has in the place of the piece
     "target-copies": "target moves at each update",
     "previous": "no previous action and reward",
     "ladder": "one schedule of epsilon",
+}
+LABELS = EVERYWHERE | {
     "ladder-and-previous": "one schedule, and no previous step",
     "whole-episodes": "slices of 60 steps",
     "burn-in": "no burn-in",
@@ -47,7 +49,7 @@ LEVEL = 0.05  # of the test that tells an effect from chance
 def recorded_pieces(task: str) -> dict[str, list[Record]]:
     """Return the recorded runs of a task by agent of ``LABELS``, those with three seeds or more.
 
-    Empty if there are none. The task's own preset is the agent without the pieces.
+    Empty if one of ``EVERYWHERE`` is missing. The task's own preset is the agent without the pieces.
     """
     plain = task if task == "masked-cartpole" else f"memory/{task}/lstm"
     folders = {name: plain if name == PLAIN else f"r2d2/{task}/{name}" for name in LABELS}
@@ -55,7 +57,7 @@ def recorded_pieces(task: str) -> dict[str, list[Record]]:
     for name, folder in folders.items():
         if len(list((RESULTS / folder).glob("seed-*/metrics.json"))) >= FEWEST:
             found[name] = recorded_runs(folder)
-    return found if COMPLETE in found else {}
+    return found if EVERYWHERE.keys() <= found.keys() else {}
 
 
 def frames(run: Record) -> int:
