@@ -76,7 +76,7 @@ def test_four_observations_are_enough_where_the_clue_is_near():
         for name in ("lstm", "gru", "four"):
             assert all(run["final"] for run in found[name])
     assert not any(run["final"] for run in recorded("repeat-previous")["none"])
-    assert {len(recorded("minigrid-memory-s7")[name]) for name in ("lstm", "gru")} == {5}
+    assert {len(recorded("minigrid-memory-s7")[name]) for name in ("lstm", "gru", "four")} == {5}
 
 
 def test_recurrent_ppo_solves_the_tasks_with_a_short_memory():
