@@ -154,7 +154,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "a parameter is not finite",
         "restore earlier weights, lower the learning rate, and clip the gradient norm",
-        ("reward-differs", "target-reads-now"),
+        ("reward-differs", "target-reads-now", "slice-over-episodes", "unrelated-transitions"),
     ),
     "target-leak": Bug(
         "error",
@@ -239,7 +239,6 @@ BUGS: dict[str, Bug] = {
         "error",
         "the collected actions are never random",
         "put the exploration module last, and collect with ExplorationType.RANDOM",
-        ("action-not-executed",),
     ),
     "entry-shifted": Bug(
         "error",
@@ -258,6 +257,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "the stored actions are not those that were executed",
         "store the action that the environment executed",
+        ("never-explores",),
     ),
     "reward-differs": Bug(
         "error",
@@ -285,7 +285,13 @@ BUGS: dict[str, Bug] = {
         "error",
         "steps are stored more than once",
         "extend the buffer once for each collected batch, with data of its own",
-        ("unrelated-transitions", "slice-over-episodes", "entry-shifted", "action-not-executed"),
+        (
+            "unrelated-transitions",
+            "slice-over-episodes",
+            "entry-shifted",
+            "action-not-executed",
+            "workers-alike",
+        ),
     ),
     "states-differ": Bug(
         "error",
@@ -303,7 +309,14 @@ BUGS: dict[str, Bug] = {
         "every slice is a single step",
         "store the steps of each environment in the order of time, and let only the sampler mark starts "
         "of slices",
-        ("entry-shifted", "unrelated-transitions", "states-differ", "never-sampled"),
+        (
+            "entry-shifted",
+            "unrelated-transitions",
+            "states-differ",
+            "never-sampled",
+            "init-false-start",
+            "init-never-true",
+        ),
     ),
     "priorities-stuck": Bug(
         "error",
@@ -314,7 +327,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "the loss counts padded steps",
         "keep ('collector', 'mask') in the batch, and average over the steps where it is true",
-        ("is-init-lost", "slice-over-episodes"),
+        ("is-init-lost", "slice-over-episodes", "state-lost"),
     ),
     "reward-ignored": Bug(
         "error",

@@ -12,10 +12,12 @@ from torch import Tensor
 from torchrl.envs.common import EnvBase
 from torchrl.modules import set_recurrent_mode
 
+from recdqn.doctor.limits import IDLE
 from recdqn.errors import first_line
 
 STEPS = 300  # at most, for each environment
-SECONDS = 2.5  # at most
+SECONDS = 2.5  # at most, of work or of waiting; longer where other processes use the processor
+LONGEST = 4  # times SECONDS, in wall-clock time
 EPISODES = 20  # stop after this many have ended
 
 
@@ -64,7 +66,7 @@ def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | 
     began = torch.ones(td.shape, dtype=torch.bool)
     steps: list[StepRecord] = []
     policy_error = env_error = None
-    ends, deadline = 0, time.monotonic() + SECONDS
+    ends, began_at, worked = 0, time.monotonic(), time.process_time()
     with set_recurrent_mode(False):
         while len(steps) < STEPS:
             before = td.clone()
@@ -86,6 +88,10 @@ def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | 
             steps.append(StepRecord(before, after, td.clone(), done, following.clone()))
             td, began = following, done
             ends += int(done.sum())
-            if (ends >= EPISODES and len(steps) >= 2 * EPISODES) or time.monotonic() > deadline:
+            passed, used = time.monotonic() - began_at, time.process_time() - worked
+            waits = passed > SECONDS and used < IDLE * passed
+            if (ends >= EPISODES and len(steps) >= 2 * EPISODES) or waits:
+                break
+            if used > SECONDS or passed > LONGEST * SECONDS:
                 break
     return Rollout(steps, policy_error, env_error)

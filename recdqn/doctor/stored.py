@@ -51,10 +51,45 @@ def connected(row: TensorDictBase, keys: Sequence[NestedKey]) -> Tensor:
     for key in keys:
         here, following = row.get(key), row.get(unravel_key(("next", key)), None)
         if following is not None:
-            same &= (here[1:] == following[:-1]).flatten(1).all(-1)
+            same &= vectors(here[1:] == following[:-1]).all(-1)
     return same
 
 
-def values_of(value: Tensor) -> Tensor:
-    """Return the different values of a tensor, rounded to five digits."""
-    return (value.double().reshape(-1) * 1e5).round().unique() / 1e5
+def episode_lengths(row: TensorDictBase, begins: bool = False) -> Tensor:
+    """Return the steps of the episode up to and including each step ``[T]`` of a row.
+
+    Args:
+        row: steps in the order of time.
+        begins: whether an episode begins with the first step; otherwise steps before the first end are 0.
+    """
+    done = row["next", "done"].reshape(len(row), -1).any(-1)
+    time, start = torch.arange(len(row)), torch.zeros(len(row), dtype=torch.bool)
+    start[1:] = done[:-1]
+    start[1:] |= ~same_trajectory(row)
+    start[0] = begins
+    first = torch.where(start, time, -1).cummax(0).values
+    return torch.where(first < 0, 0, time - first + 1)
+
+
+def episode_starts(row: TensorDictBase) -> Tensor:
+    """Return which steps ``[T]`` begin an episode: by their marks, counts, or by ends and numbers."""
+    for key, value in (("is_init", True), ("step_count", 0)):
+        marks = row.get(key, None)
+        if marks is not None:
+            return (vectors(marks) == value).any(-1)
+    start = torch.zeros(len(row), dtype=torch.bool)
+    start[1:] = row["next", "done"].reshape(len(row), -1)[:-1].any(-1) | ~same_trajectory(row)
+    return start
+
+
+def same_trajectory(row: TensorDictBase) -> Tensor:
+    """Return which steps ``[T - 1]`` have the trajectory number of the next; all without numbers."""
+    number = row.get(("collector", "traj_ids"), None)
+    if number is None:
+        return torch.ones(max(len(row) - 1, 0), dtype=torch.bool)
+    return (vectors(number)[1:] == vectors(number)[:-1]).all(-1)
+
+
+def vectors(value: Tensor) -> Tensor:
+    """Return the values of steps, ``[N]`` or ``[N, ...]``, as ``[N, elements]``."""
+    return value.reshape(len(value), value.shape[1:].numel())

@@ -235,7 +235,7 @@ class Subject:
             return [key for key in self.policy_observations if self.batch.get(key, None) is not None]
         keys = [k for k in map(unravel_key, self.batch.keys(True, True)) if k not in FLAGS and k[0] != "next"]
         twice = [k for k in keys if self.batch.get(unravel_key(("next", k)), None) is not None]
-        return [k for k in twice if "recurrent_state" not in str(k) and self.batch[k].dtype != torch.bool]
+        return [k for k in twice if "recurrent_state" not in str(k) and "mask" not in str(k)]
 
     @property
     def networks(self) -> list[TensorDictModuleBase]:

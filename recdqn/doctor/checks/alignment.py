@@ -11,7 +11,7 @@ from torch import Tensor
 from recdqn.doctor.checks.common import Found, is_image
 from recdqn.doctor.checks.data import steps_ahead
 from recdqn.doctor.probe import Skip
-from recdqn.doctor.stored import connected, flat
+from recdqn.doctor.stored import connected, flat, same_trajectory, vectors
 from recdqn.doctor.subject import Subject
 
 LAGS = (-1, 0, 1, 2)  # steps from an action to the change of an observation
@@ -28,20 +28,20 @@ def observation_alignment(subject: Subject) -> Found:
         if len(row) < 4 or row.get(unravel_key(("next", keys[0])) if keys else "next", None) is None:
             continue
         inner = ~row["next", "done"].reshape(len(row), -1).any(-1)
-        inner = inner[:-3] & inner[1:-2] & inner[2:-1] & _same_trajectory(row)[:-2]
+        inner = inner[:-3] & inner[1:-2] & inner[2:-1] & same_trajectory(row)[:-2]
+        here, following = (_all(row, keys), _all(row["next"], keys))
+        moves = (here[:-1] != here[1:]).any(-1)
+        inner = inner & moves[:-2] & moves[1:-1] & (here[:-3] != here[2:-1]).any(-1)
         pairs += int(inner.sum())
         for ahead in (1, 2, 0):
-            equal = torch.ones(len(row) - 3, dtype=torch.bool)
-            for key in keys:
-                here, following = row.get(key).flatten(1), row.get(unravel_key(("next", key))).flatten(1)
-                equal &= (here[ahead : len(row) - 3 + ahead] == following[: len(row) - 3]).all(-1)
+            equal = (here[ahead : len(row) - 3 + ahead] == following[: len(row) - 3]).all(-1)
             count = int((equal & inner).sum())
             same, late, early = (
                 same + count * (ahead == 1),
                 late + count * (ahead == 2),
                 early + count * (ahead == 0),
             )
-    if not pairs or not keys:
+    if pairs < 10 or not keys:
         raise Skip("there are too few stored steps with next observations")
     if steps_ahead(subject) > 2:
         raise Skip("next observations are several steps ahead")
@@ -54,13 +54,9 @@ def observation_alignment(subject: Subject) -> Found:
         )
 
 
-def _same_trajectory(row: TensorDictBase) -> Tensor:
-    """Return which steps ``[T - 1]`` have the trajectory number of the next; all without numbers."""
-    number = row.get(("collector", "traj_ids"), None)
-    if number is None:
-        return torch.ones(len(row) - 1, dtype=torch.bool)
-    number = number.reshape(len(row))
-    return number[1:] == number[:-1]
+def _all(row: TensorDictBase, keys: Sequence[NestedKey]) -> Tensor:
+    """Return the observations of a row as vectors ``[T, D]``."""
+    return torch.cat([vectors(row.get(key)).double() for key in keys], -1)
 
 
 def action_alignment(subject: Subject) -> Found:
@@ -114,8 +110,8 @@ def _explained(rows: Sequence[TensorDictBase], key: NestedKey, action: NestedKey
         if len(row) < 8 or row.get(unravel_key(("next", key)), None) is None:
             continue
         here, following = (
-            row.get(key).flatten(1).double(),
-            row.get(unravel_key(("next", key))).flatten(1).double(),
+            vectors(row.get(key)).double(),
+            vectors(row.get(unravel_key(("next", key)))).double(),
         )
         taken = row.get(action)
         taken = taken.reshape(len(row), -1).double()

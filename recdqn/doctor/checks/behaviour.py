@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from tensordict import NestedKey
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 
@@ -52,18 +53,20 @@ def memory_use(subject: Subject) -> Found:
         raise Skip("the steps hold no recurrent states")
     with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
         before = subject.policy_outputs(steps)
-        changed = steps.clone()
-        for key in keys:
-            changed.set(key, steps.get(key) + 0.5)
-        after = subject.policy_outputs(changed)
-    if (after - before).abs().max() <= TOLERANCE * before.abs().max():
-        layers = [m for m in subject.policy.modules() if keys[0] in getattr(m, "in_keys", ())]
+        ignored = [
+            key
+            for key in keys
+            if (subject.policy_outputs(steps.clone().set(key, steps.get(key) + 0.5)) - before).abs().max()
+            <= TOLERANCE * before.abs().max()
+        ]
+    if ignored:
+        layers = [m for m in subject.policy.modules() if ignored[0] in getattr(m, "in_keys", ())]
         written = [k for m in layers[-1:] for k in m.out_keys if k not in [w for _, w in subject.state_keys]]
         unread = ", ".join(map(repr, written)) or "the recurrent layer's output"
         yield (
             "memory-ignored",
-            f"changing {', '.join(map(repr, keys))} by 0.5 at {len(steps)} steps moved no output: nothing "
-            f"reads {unread}",
+            f"changing {' or '.join(map(repr, ignored))} by 0.5 at {len(steps)} steps moved no output: "
+            f"nothing reads {unread}",
             None,
             f"let the head read {unread}",
         )
@@ -76,6 +79,16 @@ def constant_inputs(subject: Subject) -> Found:
     constant = [k for k in keys if (values[k] == values[k].flatten()[0]).all()]
     if len(subject.steps) < 20 or not keys:
         raise Skip("the rollout is too short to know which observations change")
+    if keys and not constant and all(_constant_in_episodes(subject, values[k]) for k in keys):
+        others = _changing(subject, keys)
+        if others:
+            yield (
+                "constant-input",
+                f"{', '.join(map(repr, keys))}, which the policy reads, changes only where episodes begin; "
+                f"the environment also returns {', '.join(map(repr, others))}",
+                None,
+                f"let the policy read {others[0]!r} too",
+            )
     for key in constant:
         others = _changing(subject, keys)
         yield Evidence(
@@ -86,6 +99,13 @@ def constant_inputs(subject: Subject) -> Found:
             None if len(constant) == len(keys) else "warning",
             f"let the policy read {others[0]!r} in place of {key!r}" if others else None,
         )
+
+
+def _constant_in_episodes(subject: Subject, values: Tensor) -> bool:
+    """Return whether values ``[steps, *batch, ...]`` change only after a done step."""
+    done = torch.stack([step.done for step in subject.steps])[:-1]
+    same = (values[1:] == values[:-1]).flatten(done.ndim).all(-1)
+    return bool((same | done).all())
 
 
 def _changing(subject: Subject, read: list[NestedKey]) -> list[NestedKey]:

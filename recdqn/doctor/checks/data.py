@@ -11,11 +11,13 @@ from recdqn.doctor.checks.loss import slice_independence
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.report import Severity
 from recdqn.doctor.slices import adjacent, marked_starts, valid_steps
+from recdqn.doctor.stored import same_trajectory, vectors
 from recdqn.doctor.subject import Subject
 
 JUMP = 5  # times the largest second difference in the rollout
 FEW = 30  # second differences are too few to know the largest
 SMALL = 1e8  # bytes of images that any machine has
+NUMBER = ("collector", "traj_ids")
 STATE_TOLERANCE = 1e-3  # a stored state may have been rounded
 
 
@@ -25,7 +27,7 @@ def continuity(subject: Subject) -> Found:
         raise Skip("the policy has no recurrent state, and may learn from single steps")
     if (ahead := steps_ahead(subject)) > 1:
         raise Skip(f"the next observation of a step is {ahead} steps ahead")
-    pairs = breaks = at_cursor = in_storage = unmarked = 0
+    pairs = breaks = at_cursor = in_storage = unmarked = renumbered = 0
     for batch in subject.batches:
         flat, apart = batch.reshape(-1), _disconnected(subject, batch)
         done, init = flat["next", "done"].reshape(-1)[:-1], marked_starts(batch)[1:]
@@ -36,6 +38,8 @@ def continuity(subject: Subject) -> Found:
         in_storage += int((unexplained & stored_apart).sum())
         at_cursor += int((unexplained & cursor).sum())
         unmarked += int((apart & done & ~init).sum())
+        if flat.get(NUMBER, None) is not None and "buffer" in subject.given:
+            renumbered += int((apart & init & ~done & ~stored_apart & same_trajectory(flat)).sum())
     if breaks > pairs / 2:
         yield "unrelated-transitions", f"{breaks} of {pairs} steps do not begin where the previous one "
         "ended"
@@ -47,6 +51,15 @@ def continuity(subject: Subject) -> Found:
             "slice-over-episodes",
             f"{others} of {pairs} steps do not begin where the previous one ended, and nothing marks the "
             "break",
+        )
+    if renumbered:
+        yield Evidence(
+            "slice-over-episodes",
+            f"at {renumbered} of {pairs} steps inside slices an episode begins without an end before it, and "
+            f"both have the same {NUMBER!r}: two collectors began to count at 0",
+            "warning",
+            "keep one collector for the whole training, or add to the numbers of each new one: "
+            f"data[{NUMBER!r}] += buffer[:][{NUMBER!r}].max() + 1",
         )
     unmarked += in_storage
     if unmarked:
@@ -92,8 +105,8 @@ def steps_ahead(subject: Subject) -> int:
             same = torch.ones(len(flat) - ahead, dtype=torch.bool)
             differ = torch.zeros(len(flat) - ahead, dtype=torch.bool)
             for key in keys:
-                same &= (flat[key][ahead:] == flat["next"].get(key)[:-ahead]).flatten(1).all(-1)
-                differ |= (flat[key][ahead:] != flat[key][:-ahead]).flatten(1).any(-1)
+                same &= vectors(flat[key][ahead:] == flat["next"].get(key)[:-ahead]).all(-1)
+                differ |= vectors(flat[key][ahead:] != flat[key][:-ahead]).any(-1)
             found, total = found + int((same & differ).sum()), total + int(differ.sum())
         if found > matches:
             best, matches, pairs = ahead, found, total
@@ -107,7 +120,7 @@ def _disconnected(subject: Subject, batch: TensorDictBase) -> Tensor:
         raise Skip("the batch holds no next observation to compare with")
     flat, apart = batch.reshape(-1), torch.zeros(batch.numel() - 1, dtype=torch.bool)
     for key in keys:
-        apart |= (flat[key][1:] != flat["next"].get(key)[:-1]).flatten(1).any(-1)
+        apart |= vectors(flat[key][1:] != flat["next"].get(key)[:-1]).any(-1)
     return apart & adjacent(batch)
 
 
@@ -148,7 +161,7 @@ def observation_jumps(subject: Subject) -> Found:
                 continue
             inner = adjacent(batch) & ~_disconnected(subject, batch) & ~marked_starts(batch)[1:]
             bend = (after[1:] - 2 * here[1:] + here[:-1]).abs()[inner]
-            jumps = (bend > JUMP * most + 1e-6).flatten(1).any(-1)
+            jumps = vectors(bend > JUMP * most + 1e-6).any(-1)
             far += int((jumps & ~_rewarded(flat)[1:][inner]).sum())
             count += len(bend)
         if far:
@@ -224,15 +237,12 @@ def _state_values(subject: Subject, key: NestedKey) -> list[Tensor]:
 
 
 def _partly_lost(subject: Subject, key: NestedKey) -> Found:
-    """Look for stored steps inside episodes whose state is zero, although the state of others is not."""
+    """Look for sampled steps inside episodes whose state is zero, although the state of others is not."""
     empty = inside = 0
     for batch in subject.batches:
         flat = batch.reshape(-1)
-        count = flat.get("step_count", None)
-        if count is None:
-            return
-        later = (count.reshape(-1) > 1) & valid_steps(batch)
-        empty += int((later & (flat[key] == 0).flatten(1).all(-1)).sum())
+        later = adjacent(batch) & ~_disconnected(subject, batch) & ~flat["next", "done"].reshape(-1)[:-1]
+        empty += int((later & vectors(flat[key] == 0).all(-1)[1:]).sum())
         inside += int(later.sum())
     if empty > inside / 50:
         yield _lost(subject, f"{key!r} is zero at {empty} of {inside} steps inside episodes")
@@ -246,12 +256,12 @@ def _stored_state(subject: Subject, key: NestedKey) -> Found:
         count, written = flat.get("step_count", None), flat.get(unravel_key(("next", key)), None)
         if count is not None:
             start = (count.reshape(-1) == 0) & valid_steps(batch)
-            kept += int(flat[key][start].flatten(1).any(-1).sum())
+            kept += int(vectors(flat[key][start]).any(-1).sum())
             starts += int(start.sum())
         if written is not None:
             inside = adjacent(batch) & ~_disconnected(subject, batch) & ~marked_starts(batch)[1:]
             inside &= ~flat["next", "done"].reshape(-1)[:-1]
-            far = ((flat[key][1:] - written[:-1]).abs() > STATE_TOLERANCE).flatten(1).any(-1)
+            far = vectors((flat[key][1:] - written[:-1]).abs() > STATE_TOLERANCE).any(-1)
             stale, pairs = stale + int((inside & far).sum()), pairs + int(inside.sum())
     if stale > pairs / 10:
         following = unravel_key(("next", key))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torchrl.envs import TransformedEnv
+from torchrl.envs.batched_envs import BatchedEnvBase
+from torchrl.envs.common import EnvBase
 
 from recdqn.doctor.checks.common import Found, name_of, transforms_of
 from recdqn.doctor.copies import copy_env
+from recdqn.doctor.internals import worker_envs
 from recdqn.doctor.probe import Skip
-from recdqn.doctor.stored import flat
+from recdqn.doctor.stored import connected, episode_lengths, episode_starts, flat
 from recdqn.doctor.subject import Subject
 
 SEED = 5
+UNLIKELY = 0.01  # chance that stored episodes ended as they did
 
 
 def stored_ends(subject: Subject) -> Found:
@@ -27,17 +31,13 @@ def stored_ends(subject: Subject) -> Found:
     if ends < 3 or stored["done"] is None:
         raise Skip("no episode of the rollout ended")
     now = stored["done"].reshape(-1)
-    count = rows.get("step_count", None)
-    if count is not None and not now.any():
-        count = count.reshape(-1)
-        starts = int((count == 0).sum())
-        usual = sum(map(len, env)) / ends
-        if starts >= 5 and 0.4 < (len(count) / starts) / usual < 2.5:
+    if not now.any():
+        starts, usual = int(sum(episode_starts(row).sum() for row in subject.rows)), sum(map(len, env)) / ends
+        if starts >= 5 and 0.4 < (len(now) / starts) / usual < 2.5:
             yield (
                 "end-not-stored",
-                f"{starts} episodes begin in {len(count)} stored steps, but no stored step is done: the "
-                "last steps "
-                "of episodes are missing",
+                f"{starts} episodes begin in {len(now)} stored steps, but no stored step is done: the last "
+                "steps of episodes are missing",
             )
             return
     if stored["terminated"] is None or not now.any():
@@ -45,7 +45,9 @@ def stored_ends(subject: Subject) -> Found:
     fell, number = stored["terminated"].reshape(-1) & now, int(now.sum())
     limit = _limit(subject, truncated & ~terminated)
     length = stored["step_count"]
-    if limit and length is not None:
+    if length is None:
+        length = torch.cat([episode_lengths(row) for row in subject.rows])
+    if limit:
         at_limit = (length.reshape(-1) >= limit) & now
         if at_limit.sum() >= 1 and (fell & at_limit).sum() == at_limit.sum():
             yield (
@@ -55,16 +57,28 @@ def stored_ends(subject: Subject) -> Found:
                 "of that length are terminated",
             )
             return
-    shorter = now & ~fell if limit is None or length is None else now & ~fell & (length.reshape(-1) < limit)
+    shorter = now & ~fell & ~_continued(subject)
+    if limit:
+        shorter &= length.reshape(-1) < limit
     usual, mean = sum(map(len, env)) / ends, len(now) / number
-    if (terminated & done).sum() == ends and number >= 3 and not fell.any():
-        if shorter.sum() > 0.9 * number and usual / 2 < mean < 2 * usual:
-            yield (
-                "end-mislabelled",
-                f"all {ends} episodes of the environment ended terminated, none of the {number} stored "
-                "ones, which are "
-                "not longer",
-            )
+    share = float((terminated & done).sum()) / ends
+    if not fell.any() and (1 - share) ** int(shorter.sum()) < UNLIKELY and mean < 2 * usual:
+        yield (
+            "end-mislabelled",
+            f"{share:.0%} of {ends} episodes of the environment ended terminated, none of the {number} "
+            f"stored ones, of which {int(shorter.sum())} are shorter than the limit",
+        )
+
+
+def _continued(subject: Subject) -> torch.Tensor:
+    """Return which stored steps ``[N]`` go on in the next one, whatever their flags say."""
+    keys = [k for k in subject.batch_observations if subject.rows[0].get(k, None) is not None]
+    if not keys:
+        return torch.zeros(sum(map(len, subject.rows)), dtype=torch.bool)
+    found = []
+    for row in subject.rows:
+        found += [connected(row, keys), torch.zeros(1, dtype=torch.bool)]
+    return torch.cat(found)
 
 
 def _limit(subject: Subject, truncated: torch.Tensor) -> int | None:
@@ -72,10 +86,9 @@ def _limit(subject: Subject, truncated: torch.Tensor) -> int | None:
     limits = [getattr(t, "max_steps", None) for t in transforms_of(subject.env)]
     if found := [int(n) for n in limits if n]:
         return min(found)
-    counts = [r.get(("next", "step_count"), None) for r in subject.env_rows]
-    if any(c is None for c in counts) or not truncated.any():
+    if not truncated.any():
         return None
-    return int(torch.cat([c.reshape(-1) for c in counts])[truncated].min())
+    return int(torch.cat([episode_lengths(row, begins=True) for row in subject.env_rows])[truncated].min())
 
 
 def resets(subject: Subject) -> Found:
@@ -104,12 +117,21 @@ def resets(subject: Subject) -> Found:
 def _remembered(subject: Subject, keys: list[NestedKey]) -> Found:
     """Reset with the same seed before and after some steps."""
     env = copy_env(subject.given["env"])
-    if not isinstance(env, TransformedEnv):
-        raise Skip("the environment has no transforms that could remember an episode")
+    yield from _remembers(env, keys)
+    inner = env.base_env if isinstance(env, TransformedEnv) else env
+    if isinstance(inner, BatchedEnvBase):
+        inner.reset()
+        worker = worker_envs(inner)[0]
+        yield from _remembers(worker, [k for k in keys if k in worker.observation_spec.keys(True, True)])
+
+
+def _remembers(env: EnvBase, keys: list[NestedKey]) -> Found:
+    if not isinstance(env, TransformedEnv) or not keys:
+        return
     base = copy_env(env.base_env)
     inner = list(base.observation_spec.keys(True, True))
     if not torch.equal(_seeded(base, inner), _seeded(base, inner)):
-        raise Skip("set_seed does not make the resets of the environment repeatable")
+        return  # set_seed does not make the resets repeatable
     for transform in transforms_of(env):
         if hasattr(transform, "freeze"):  # running statistics may change from reset to reset
             transform.freeze()
@@ -148,4 +170,4 @@ def _observations(subject: Subject) -> list[NestedKey]:
     known = subject.policy_observations if subject.has("policy") else list(spec.keys(True, True))
     other = {"is_init", "step_count", *subject.state_inputs}
     found = [k for k in known if td.get(k, None) is not None and k not in other]
-    return [k for k in found if "recurrent_state" not in str(k) and td.get(k).dtype != torch.bool]
+    return [k for k in found if "recurrent_state" not in str(k) and "mask" not in str(k)]

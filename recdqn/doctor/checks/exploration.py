@@ -54,6 +54,12 @@ def annealing(subject: Subject) -> Found:
                 f"{steps:,} it would be {max(last, first - (first - last) * stored / steps):.3g}: "
                 "step() is given too few steps",
             )
+        elif now > last and stored >= steps / 20 and 0 < (first - now) / (first - last) < stored / steps / 20:
+            yield (
+                "exploration-frozen",
+                f"{name} fell by {(first - now) / (first - last) * steps:,.0f} of its {steps:,} steps while "
+                f"{stored:,} were stored: step() is given too few steps",
+            )
         elif subject.frames and steps > 4 * subject.frames:
             yield Evidence(
                 "exploration-frozen",
@@ -61,8 +67,7 @@ def annealing(subject: Subject) -> Found:
                 "warning",
             )
         elif (
-            steps < AT_ONCE
-            and frames > 10 * steps
+            ((steps < AT_ONCE and frames > 10 * steps) or (subject.frames or 0) > 200 * steps)
             and first - last > 0.1
             and now <= last + 0.5 * (first - last)
         ):
@@ -140,11 +145,8 @@ def masks(subject: Subject) -> Found:
         last = key if isinstance(key, str) else key[-1]
         if "mask" not in last or subject.steps[0].before.get(key).dtype != torch.bool:
             continue
-        actions = [step.after.get(subject.action_key, None) for step in subject.steps]
-        if actions[0] is None:
-            raise Skip("the policy chooses no action")
         mask = torch.stack([step.before.get(key) for step in subject.steps])
-        bad = _forbidden(mask, torch.stack(actions))
+        bad = torch.stack([_forbidden(mask, action) for action in _chosen(subject)]).any(0)
         if bad.any():
             yield (
                 "action-mask-ignored",
@@ -158,6 +160,16 @@ def masks(subject: Subject) -> Found:
     else:
         if not any("mask" in str(key) for key in spec.keys(True, True)):
             raise Skip("the environment has no action mask")
+
+
+def _chosen(subject: Subject) -> list[Tensor]:
+    """Return the actions of the rollout's policy: with exploration, and without."""
+    keys = [k for k in subject.policy.in_keys if subject.steps[0].before.get(k, None) is not None]
+    steps = torch.stack([step.before.select(*keys) for step in subject.steps])
+    found = [torch.stack([step.after.get(subject.action_key) for step in subject.steps])]
+    with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
+        out = subject.policy(steps.reshape(-1))
+    return [*found, out[subject.action_key].reshape(found[0].shape)]
 
 
 def _forbidden(mask: Tensor, action: Tensor) -> Tensor:

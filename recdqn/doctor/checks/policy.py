@@ -75,6 +75,8 @@ def causality(subject: Subject) -> Found:
     indices = max(subject.slices, key=len)
     if len(indices) < 2 or not subject.state_keys:
         raise Skip("a recurrent policy and a slice of two steps are needed")
+    if missing := [key for key in subject.state_inputs if subject.batch.get(key, None) is None]:
+        raise Skip(f"the batch has no {missing[0]!r}")
     keys = [key for key in subject.policy.in_keys if key != subject.action_key]
     steps = subject.batch.reshape(-1)[indices].select(*keys)
     number = torch.arange(len(steps))

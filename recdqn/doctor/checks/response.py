@@ -7,7 +7,7 @@ from tensordict import NestedKey, TensorDictBase, unravel_key
 from torch import Tensor
 
 from recdqn.doctor.checks.common import Evidence, Found, name_of
-from recdqn.doctor.probe import Skip
+from recdqn.doctor.probe import Skip, same_values
 from recdqn.doctor.slices import marked_starts, perturb, valid_steps
 from recdqn.doctor.subject import Subject
 
@@ -60,6 +60,33 @@ def _actions(subject: Subject) -> Found:
     )
 
 
+def masked_target(subject: Subject) -> Found:
+    """Forbid other actions in the next step; the errors must change, since the target leaves these out."""
+    batch = subject.probe.batch
+    masks = [
+        unravel_key(key)
+        for key in batch["next"].keys(True, True)
+        if "mask" in str(key) and batch["next"].get(key).dtype == torch.bool
+    ]
+    masks = [key for key in masks if batch["next"].get(key).shape[batch.ndim :].numel() > 1]
+    if not masks or not _moves(subject, _other_ends(subject, True)):
+        raise Skip("the batch has no action mask, or the loss has no target")
+    key = unravel_key(("next", masks[0]))
+    for index in range(batch[key].shape[-1]):
+        only = torch.zeros_like(batch[key])
+        only[..., index] = True
+        if _moves(subject, batch.clone().set(key, only)):
+            return
+    yield (
+        "action-mask-ignored",
+        f"{name_of(subject.loss)}: no error depends on {key!r}: the target takes values of actions that it "
+        "forbids",
+        None,
+        f"give the loss's network QValueModule(..., action_mask_key={masks[0]!r}), or set forbidden values "
+        "to -inf before the maximum",
+    )
+
+
 def _moves(subject: Subject, changed: TensorDictBase, where: Tensor | None = None) -> bool:
     """Return whether a changed batch moves the errors, or the loss if errors are unknown."""
     probe = subject.probe
@@ -100,6 +127,7 @@ def _bootstrap(subject: Subject) -> Found:
     rows[..., -1] = True
     ends &= following | rows.reshape(-1)  # the next slice begins there in any case
     if not ends.any():
+        yield from _next_at_ends(subject)
         return
     for name in ("done", "truncated"):
         flag = batch.get(("next", name), None)
@@ -112,6 +140,40 @@ def _bootstrap(subject: Subject) -> Found:
             "terminates, the "
             "target depends on ('next', 'done') or ('next', 'truncated'): it stops there",
         )
+        return
+    yield from _next_at_ends(subject)
+
+
+def _next_at_ends(subject: Subject) -> Found:
+    """Change the next observation where a slice ends but no episode terminates; its error must change."""
+    probe, keys = subject.probe, subject.batch_observations
+    batch = probe.batch
+    ends = _last_steps(subject) & ~batch["next", "terminated"].reshape(-1) & valid_steps(batch)
+    following = [unravel_key(("next", key)) for key in keys if batch.get(("next", key), None) is not None]
+    if probe.baseline is None or not following or not ends.any():
+        return
+    reward = batch.get(probe.reward)
+    other = batch.clone().set(probe.reward, reward + 1 + reward.abs().max())
+    counted = ends & (probe.moved(other) > 0)
+    changed = batch.clone().update(perturb(batch, ends, keys).select(*following))
+    if same_values(batch, changed, following) or not _reads_later(subject):
+        return
+    if counted.sum() >= 2 and not (probe.moved(changed) > 0)[counted].any():
+        yield (
+            "bootstrap-stops",
+            f"{name_of(subject.loss)}: at the {int(counted.sum())} steps where a slice ends and no episode "
+            f"terminates, other values of {following[0]!r} moved no error: the target there is the reward "
+            "alone",
+            None,
+            f"bootstrap the last step of a slice from {following[0]!r}, or leave it out of the loss",
+        )
+
+
+def _reads_later(subject: Subject) -> bool:
+    try:
+        return not any(target_time(subject))
+    except Skip:
+        return False
 
 
 def target_time(subject: Subject) -> Found:

@@ -15,6 +15,7 @@ from recdqn.doctor.subject import Subject
 
 FEW = 4  # different rewards, at most, of an environment whose rewards can be compared one by one
 SEEN = 60  # steps of the environment from which its rewards are known
+EXPECTED = 10  # rewards that are not 0, when all are
 RARE = 0.05  # share of stored steps whose rewards a short rollout may not have seen
 GAMMAS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.997, 0.999)
 
@@ -27,8 +28,8 @@ def stored_rewards(subject: Subject) -> Found:
         raise Skip("there are too few rewards to compare")
     if not rewards.isfinite().all():
         raise Skip("there are rewards that are not finite")
-    if not rewards.any() and torch.cat(env).count_nonzero() > RARE * sum(map(len, env)):
-        share = torch.cat(env).count_nonzero() / sum(map(len, env))
+    share = torch.cat(env).count_nonzero() / sum(map(len, env))
+    if not rewards.any() and torch.cat(env).count_nonzero() >= 3 and share * len(rewards) > EXPECTED:
         yield (
             "reward-differs",
             f"all {len(rewards)} stored rewards are 0, but {share:.0%} of the environment's are not "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tensordict import unravel_key
+from torch import Tensor
 
 from recdqn.doctor.checks.common import Found, name_of
 from recdqn.doctor.probe import Skip
@@ -40,11 +40,9 @@ def padding(subject: Subject) -> Found:
     if batch.ndim < 2:
         raise Skip("a flat batch has no padding")
     empty = torch.ones(batch.numel(), dtype=torch.bool)
-    for key in subject.batch_observations:
-        for k in (key, unravel_key(("next", key))):
-            value = batch.get(k, None)
-            if value is not None:
-                empty &= (value.reshape(batch.numel(), -1) == 0).all(-1)
+    for value in batch.exclude("index", "collector").values(True, True):
+        if isinstance(value, Tensor) and value.dtype != torch.bool:
+            empty &= (value.reshape(batch.numel(), -1) == 0).all(-1)
     rows = empty.reshape(batch.shape)
     rows = rows & (rows.flip(-1).long().cumprod(-1).flip(-1) > 0)  # at the end of a row
     empty = rows.reshape(-1)

@@ -13,7 +13,7 @@ from torchrl.modules import set_recurrent_mode
 from recdqn.doctor.checks.common import Evidence, Found, name_of, transforms_of
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.slices import valid_steps
-from recdqn.doctor.stored import flat
+from recdqn.doctor.stored import connected, flat, same_trajectory, vectors
 from recdqn.doctor.subject import Subject
 
 DRAWS = 5  # sampled steps for each stored one
@@ -51,6 +51,27 @@ def _rows(subject: Subject) -> list[TensorDictBase]:
         return []
 
 
+def stored_marks(subject: Subject) -> Found:
+    """Compare the stored ``"is_init"`` with the steps that follow a done step."""
+    keys = [k for k in subject.batch_observations if subject.rows[0].get(k, None) is not None]
+    if subject.rows[0].get("is_init", None) is None or not keys:
+        raise Skip("no 'is_init' is stored")
+    false = inside = missed = starts = 0
+    for row in subject.rows:
+        done, marked = (row.get(k).reshape(len(row), -1).any(-1) for k in (("next", "done"), "is_init"))
+        within = connected(row, keys) & ~done[:-1] & same_trajectory(row)
+        false, inside = false + int((marked[1:] & within).sum()), inside + int(within.sum())
+        missed, starts = missed + int((done[:-1] & ~marked[1:]).sum()), starts + int(done[:-1].sum())
+    if false > inside / 100:
+        also = f", and false at {missed} of {starts} first steps" if missed else ""
+        yield (
+            "init-false-start",
+            f"stored 'is_init' is true at {false} of {inside} steps inside episodes{also}",
+        )
+    elif missed > starts / 2 and starts >= 3:
+        yield "init-never-true", f"stored 'is_init' is false at {missed} of {starts} first steps of episodes"
+
+
 def duplicates(subject: Subject) -> Found:
     """Look for steps that are stored more than once."""
     rows = flat(subject.rows)
@@ -59,7 +80,7 @@ def duplicates(subject: Subject) -> Found:
     marks = [k for k in (NUMBER, "step_count") if rows.get(k, None) is not None]
     if not keys or len(rows) < 50:
         raise Skip("there are too few stored observations")
-    columns = [rows.get(k).reshape(len(rows), -1).double() for k in (*keys, *marks)]
+    columns = [vectors(rows.get(k)).double() for k in (*keys, *marks)]
     if len(marks) < 2 and not any(rows.get(k).is_floating_point() for k in keys):
         raise Skip("steps of a discrete environment look alike, and have no trajectory numbers")
     content = torch.cat(columns, -1)
@@ -85,8 +106,8 @@ def never_sampled(subject: Subject) -> Found:
     size = buffer.storage.shape[0] if len(buffer.storage.shape) == 1 else None
     total = len(buffer)
     seen: set[tuple[int, ...]] = set()
-    drawn, deadline = 0, time.monotonic() + SECONDS
-    while drawn < DRAWS * total and time.monotonic() < deadline:
+    drawn, deadline = 0, time.process_time() + SECONDS
+    while drawn < DRAWS * total and time.process_time() < deadline:
         _, info = buffer.sample(return_info=True)
         index = info["index"]
         index = torch.stack(index, -1) if isinstance(index, tuple) else torch.as_tensor(index)
@@ -211,7 +232,7 @@ def newest_states(subject: Subject) -> Found:
         stored, right = newest.get(write, None), again.get(write)
         if stored is None:
             return
-        empty = (stored == 0).flatten(1).all(-1) & (right != 0).flatten(1).any(-1)
+        empty = vectors(stored == 0).all(-1) & vectors(right != 0).any(-1)
         distance = float((stored - right).norm() / right.norm().clamp_min(1e-12))
         if empty.float().mean() > 0.2:
             yield (

@@ -16,6 +16,7 @@ from recdqn.doctor.slices import perturb
 from recdqn.doctor.subject import Subject
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+TURNED = 0.02  # part of a gradient that is not along another; less is rounding
 
 
 def trained_parameters(subject: Subject) -> Found:
@@ -109,45 +110,118 @@ def _total(loss: object, batch: object, probe: object) -> Tensor:
 
 
 def target_gradient(subject: Subject) -> Found:
-    """See whether next observations change the gradient of a step's value."""
+    """See whether next observations turn the gradient of a step's error.
+
+    The gradient of a step's error is a number times the gradient of its value. Next observations change only
+    the number, unless the gradient flows through the target.
+    """
     probe, keys = subject.probe, subject.batch_observations
     batch = probe.batch
     following = [unravel_key(("next", k)) for k in keys]
     following = [k for k in following if isinstance(batch.get(k, None), Tensor)]
-    if following and batch.get(probe.reward, None) is not None:
-        everywhere = torch.ones(batch.numel(), dtype=torch.bool)
-        other = perturb(batch, everywhere, keys).select(*following)
-        first, second = (_value_gradient(subject, b) for b in (batch, batch.clone().update(other)))
-        size = first.norm()
-        if size > 0 and (first - second).norm() > 0.01 * size:
-            yield (
-                "target-gradient",
-                f"{name_of(subject.loss)}: other values of {following[0]!r} change the gradient of the "
-                "steps' values by "
-                f"{(first - second).norm() / size:.0%}: it flows through the target",
-                None,
-                "compute the target under torch.no_grad(), or detach() it",
-            )
+    if not following or batch.get(probe.reward, None) is None:
+        raise Skip("the batch has no next observations and rewards")
+    everywhere = torch.ones(batch.numel(), dtype=torch.bool)
+    other = batch.clone().update(perturb(batch, everywhere, keys).select(*following))
+    turned = []
+    for indices in sorted(subject.slices, key=len)[-3:]:
+        first, second = (_error_gradient(subject, b, indices) for b in (batch, other))
+        if first is not None and second is not None:
+            along = first * (first @ second) / (first @ first)
+            turned.append(float((second - along).norm() / second.norm()))
+    if turned and min(turned) > TURNED:
+        yield (
+            "target-gradient",
+            f"{name_of(subject.loss)}: other values of {following[0]!r} turn the gradient of a step's error "
+            f"by {max(turned):.0%} of its size: it flows through the target",
+            None,
+            "compute the target under torch.no_grad(), or detach() it",
+        )
 
 
-def _value_gradient(subject: Subject, batch: TensorDictBase) -> Tensor:
-    """Return the change of the gradient with the rewards, ``[parameters]``.
+def _error_gradient(subject: Subject, batch: TensorDictBase, indices: Tensor) -> Tensor | None:
+    """Return the gradient ``[parameters]`` of the error of the first step of a slice that the loss counts.
 
-    The gradient of a squared error is the error times the gradient of the step's value. The rewards change
-    only the error; so does the target, unless the gradient flows through it.
+    Another reward of this step changes no other error. ``None`` if the loss counts no step of the slice.
     """
     probe = subject.probe
-    parameters = [p for m in reachable_modules(subject.loss) for p in m.parameters() if p.requires_grad]
     reward = batch.get(probe.reward)
-    found = []
-    for shift in (0.0, 0.1):
-        with torch.enable_grad():
-            total = probe.total(batch.clone().set(probe.reward, reward + shift))
-            if not total.requires_grad or not parameters:
-                raise Skip("the loss has no gradient")
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-        found.append(torch.cat([g.reshape(-1).double() for g in gradients if g is not None]))
-    return found[1] - found[0]
+    usual = float(probe.total(batch))
+    for step in indices:
+        shift = _at(step, reward)
+        if float(probe.total(batch.clone().set(probe.reward, reward + shift))) == usual:
+            continue
+        for sign in (1, -1):  # a smooth-L1 loss is linear on one side
+            changed = batch.clone().set(probe.reward, reward + sign * shift)
+            difference = _gradient(subject, changed) - _gradient(subject, batch)
+            if difference.any():
+                return difference
+        return None
+    return None
+
+
+def _at(step: Tensor, reward: Tensor) -> Tensor:
+    """Return a change of the reward of one step, larger than every reward."""
+    change = torch.zeros(reward.numel(), dtype=reward.dtype)
+    change[step] = 1 + reward.abs().max()
+    return change.reshape(reward.shape)
+
+
+def _gradient(subject: Subject, batch: TensorDictBase) -> Tensor:
+    """Return the gradient ``[parameters]`` of the loss."""
+    parameters = [p for m in reachable_modules(subject.loss) for p in m.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        total = subject.probe.total(batch)
+        if not total.requires_grad or not parameters:
+            raise Skip("the loss has no gradient")
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    return torch.cat([g.reshape(-1).double() for g in gradients if g is not None])
+
+
+def gradient_in_loss(subject: Subject) -> Found:
+    """Compare how an observation changes the next step's error with the gradient of that change."""
+    probe = subject.probe
+    batch, reward = probe.batch, probe.batch.get(probe.reward, None)
+    keys = [k for k in subject.batch_observations if batch[k].is_floating_point()]
+    states = not keys  # the stored state where a slice begins, if observations have no gradient
+    keys = keys or [k for k in subject.state_inputs if batch.get(k, None) is not None]
+    if reward is None or not keys or not subject.state_keys:
+        raise Skip("a recurrent network, and observations or states with a gradient, are needed")
+    moved, usual = 0, float(probe.total(batch))
+    for indices in sorted((s for s in subject.slices if len(s) > 3), key=len)[-3:]:
+        now, later = indices[0 if states else len(indices) // 2 - 1 :][:2]
+        if states and float(probe.total(batch.clone().set(probe.reward, reward + _at(now, reward)))) == usual:
+            continue  # in a burn-in, which has no gradient
+        shift = _at(later, reward)
+        only = torch.zeros(batch.numel(), dtype=torch.bool).index_fill(0, now, True)
+        totals, gradients = [], []
+        for td in (batch, perturb(batch, only, keys)):
+            for change in (0, shift):
+                changed = td.clone().set(probe.reward, reward + change)
+                leaves = [changed[k].detach().clone().requires_grad_() for k in keys]
+                for key, leaf in zip(keys, leaves, strict=True):
+                    changed[key] = leaf
+                with torch.enable_grad():
+                    total = probe.total(changed)
+                    found = torch.autograd.grad(total, leaves, allow_unused=True)
+                totals.append(float(total))
+                parts = [g.reshape(batch.numel(), -1)[now].double() for g in found if g is not None]
+                gradients.append(torch.cat(parts or [torch.zeros(1, dtype=torch.double)]))
+        if abs(totals[0] - totals[1] - totals[2] + totals[3]) <= 1e-5 * max(map(abs, totals)):
+            continue
+        moved += 1
+        if (gradients[1] - gradients[0]).norm() > 1e-6 * gradients[0].norm():
+            return
+    if not moved:
+        raise Skip("an observation does not change the error of the next step")
+    yield (
+        "memory-not-trained",
+        f"{name_of(subject.loss)}: another {keys[0]!r} changes the error of the next step, but no gradient "
+        f"flows back to it, in {moved} slices: the state is detached between steps",
+        None,
+        "carry the state through the slice without detach() or no_grad(); detach it only where a slice "
+        "begins",
+    )
 
 
 def gradient_through_time(subject: Subject) -> Found:
@@ -155,6 +229,8 @@ def gradient_through_time(subject: Subject) -> Found:
     indices = max(subject.slices, key=len)
     if not subject.has("policy") or not subject.state_keys or len(indices) < 3:
         raise Skip("a recurrent policy and a slice of three steps are needed")
+    if missing := [key for key in subject.state_inputs if subject.batch.get(key, None) is None]:
+        raise Skip(f"the batch has no {missing[0]!r}")
     keys = [
         k
         for k in subject.policy.in_keys

@@ -13,6 +13,7 @@ from recdqn.doctor.checks.common import Found, name_of, transforms_of
 from recdqn.doctor.copies import copy_env
 from recdqn.doctor.internals import worker_envs
 from recdqn.doctor.probe import Skip
+from recdqn.doctor.stored import episode_starts, vectors
 from recdqn.doctor.subject import Subject
 
 RESETS = 3
@@ -23,6 +24,14 @@ def workers(subject: Subject) -> Found:
     given = _batched(subject.given["env"])
     if given is None or given.num_workers < 2:
         raise Skip("the environment is not a batch of environments")
+    if (number := _one_environment(given)) > 1:
+        yield (
+            "workers-alike",
+            f"{number} of {given.num_workers} workers step the same environment object",
+            None,
+            f"let each function make a new environment: {name_of(given)}({given.num_workers}, make_env)",
+        )
+        return
     envs = worker_envs(given)
     yield from _different_statistics(envs or _fresh_workers(subject))
     keys = _observations(subject)
@@ -30,6 +39,13 @@ def workers(subject: Subject) -> Found:
         yield from _same_resets([copy_env(env) for env in envs], keys)
     if subject.has("buffer") and keys:
         yield from _same_stored_starts(subject, keys)
+
+
+def _one_environment(env: BatchedEnvBase) -> int:
+    """Return how many of the first two functions that make environments return the same one."""
+    made = [make() for make in list(env.create_env_fn)[:2]]
+    inner = [e.base_env if isinstance(e, TransformedEnv) else e for e in made]
+    return len(inner) if len(inner) > 1 and all(e is inner[0] for e in inner) else 1
 
 
 def _batched(env: EnvBase) -> BatchedEnvBase | None:
@@ -48,7 +64,8 @@ def _fresh_workers(subject: Subject) -> list[EnvBase]:
 def _observations(subject: Subject) -> list[NestedKey]:
     td = subject.steps[0].before
     keys = [k for k in subject.env.observation_spec.keys(True, True) if k not in ("is_init", "step_count")]
-    return [k for k in keys if "recurrent_state" not in str(k) and td.get(k).dtype != torch.bool]
+    keys = [k for k in keys if "recurrent_state" not in str(k) and "mask" not in str(k)]
+    return [k for k in keys if isinstance(td.get(k, None), Tensor)]
 
 
 def _same_resets(envs: list[EnvBase], keys: list[NestedKey]) -> Found:
@@ -74,19 +91,23 @@ def _vector(td: TensorDictBase, keys: list[NestedKey]) -> Tensor:
 
 
 def _same_stored_starts(subject: Subject, keys: list[NestedKey]) -> Found:
-    rows = subject.rows
-    if len(rows) != subject.env.numel() or any(row.get("is_init", None) is None for row in rows):
+    """Look for first observations of stored episodes that occur once for each environment."""
+    keys = [
+        k for k in keys if subject.rows[0].get(k, None) is not None and subject.rows[0][k].is_floating_point()
+    ]
+    starts = []
+    for row in subject.rows if keys else ():
+        first = episode_starts(row)
+        starts.append(torch.cat([vectors(row[k][first]).double() for k in keys], -1))
+    if not starts:
         return
-    keys = [k for k in keys if rows[0].get(k, None) is not None]
-    first = [row[keys[0]][row["is_init"].reshape(-1)].flatten(1) for row in rows] if keys else []
-    shortest = min(map(len, first), default=0)
-    if shortest < 3 or len(first[0].unique(dim=0)) < 2:
-        return
-    if all(torch.equal(f[:shortest], first[0][:shortest]) for f in first):
+    different, counts = torch.cat(starts).unique(dim=0, return_counts=True)
+    repeated = counts > 1
+    if len(different) > 3 and repeated.sum() >= 3 and counts[repeated].sum() > 0.7 * counts.sum():
         yield (
             "workers-alike",
-            f"{shortest} stored episodes of each of the {len(rows)} environments begin with the same "
-            f"{keys[0]!r}",
+            f"{int(counts[repeated].sum())} of {int(counts.sum())} stored episodes begin with the same "
+            f"{keys[0]!r} as another: the environments have the same seed",
         )
 
 

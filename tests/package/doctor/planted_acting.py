@@ -21,6 +21,11 @@ def started(*functions):
     return {"env": env}
 
 
+def one_environment():
+    env = vector_env()
+    return {"env": SerialEnv(2, [lambda: env, lambda: env])}
+
+
 def statistics_of_each():
     number = count(1)
 
@@ -87,6 +92,15 @@ def head_without_memory():
     return {"env": primed(policy), "policy": TensorDictSequential(policy[0], policy[1], head, *policy[3:])}
 
 
+def second_layer_without_reader():
+    """Of two recurrent layers, the head reads the first."""
+    states = ["h2", "c2"]
+    second = lstm(in_keys=["memory", *states], out_keys=["second", *[("next", key) for key in states]])
+    policy = network()
+    env = primed(policy, second.make_tensordict_primer())
+    return {"env": env, "policy": TensorDictSequential(*policy[:2], second, *policy[2:])}
+
+
 def reads_zeros():
     policy = network()
     zeros = UnaryTransform(in_keys=["observation"], out_keys=["seen"], fn=torch.zeros_like)
@@ -130,6 +144,7 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("norm-off", "'observation'", lambda: normalised(0.001, standard_normal=True)),
     ("norm-off", "not 1", lambda: normalised(torch.tensor([0.12, 0.07]))),
     ("workers-alike", "the same seed", lambda: started(vector_env, vector_env)),
+    ("workers-alike", "the same environment object", one_environment),
     ("workers-differ", "scale of ObservationNorm", statistics_of_each),
     ("autoreset-step", "'observation'", lambda: {"env": vector_env(LastBeforeReset())}),
     ("reset-remembers", "Sum", lambda: {"env": vector_env(Sum())}),
@@ -140,6 +155,7 @@ PLANTED = [  # code, part of the message, function that returns the parts
         lambda: with_module(0, lambda o: o.mul_(0.5), ["observation"], ["scaled"]),
     ),
     ("memory-ignored", "'memory'", head_without_memory),
+    ("memory-ignored", "'second'", second_layer_without_reader),
     ("constant-input", "'seen'", reads_zeros),
     ("action-mask-ignored", "'action_mask'", masked),
     ("exploration-over", "EGreedyModule", annealed_at_once),

@@ -1,11 +1,11 @@
 """Planted bugs of what is stored: values of other steps, other scales, copies, and what is never sampled."""
 
 import torch
-from pipelines import H, network, played, primed, slices, stored
+from pipelines import STATES, H, network, played, primed, slices, stored
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.data import LazyTensorStorage, PrioritizedSampler, TensorDictReplayBuffer
-from torchrl.envs import RewardScaling, StepCounter
+from torchrl.envs import RewardScaling, StepCounter, Transform
 from torchrl.modules import QValueModule
 from torchrl.objectives import SoftUpdate
 
@@ -44,11 +44,41 @@ def no_reward(data):
     return data
 
 
+class Angle(Transform):
+    """Pay for the angle, so that every reward is another."""
+
+    def _step(self, tensordict, next_tensordict):
+        return next_tensordict.set("reward", angle(next_tensordict))
+
+    def _reset(self, tensordict, tensordict_reset):
+        return tensordict_reset
+
+
+def angle(td):
+    return 1 - 10 * td["observation"][..., 1:].abs()
+
+
+def paid(change):
+    """The parts of ``replaced``, with rewards for the angle."""
+    return replaced(lambda data: change(data.set(REWARD, angle(data["next"]))), Angle())
+
+
 def sums_of_three(data):
     reward = data[REWARD].clone()
     for k in (1, 2):
         data[REWARD][:-k] += 0.99**k * reward[k:]
     return data
+
+
+def marked_where_done(data):
+    return data.set("is_init", data["next", "done"].clone())
+
+
+def without_states_at_first(data):
+    """The first steps were made by a random policy, and nothing counts the steps."""
+    for key in STATES:
+        data[key][:200] = data["next", key][:200] = 0
+    return data.exclude("step_count", ("next", "step_count"))
 
 
 def scaled_twice():
@@ -106,6 +136,15 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("reward-differs", "are 0", lambda: replaced(no_reward)),
     ("reward-differs", "sums of 3", lambda: replaced(sums_of_three)),
     ("scale-differs", "0.1", scaled_twice),
+    ("entry-shifted", "one step late", lambda: paid(earlier(REWARD))),
+    ("reward-differs", "sums of 3", lambda: paid(sums_of_three)),
+    (
+        "scale-differs",
+        "times the environment's",
+        lambda: paid(lambda data: data.set(REWARD, 0.1 * data[REWARD])),
+    ),
+    ("init-false-start", "stored 'is_init'", lambda: replaced(marked_where_done)),
+    ("state-lost", "inside episodes", lambda: replaced(without_states_at_first)),
     (
         "end-not-stored",
         "no stored step is done",

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from pipelines import loss_parts, pipeline, played, stored
+from pipelines import STATES, loss_parts, pipeline, played, stored
 from torch import nn
 from torchrl.modules import set_recurrent_mode
 from torchrl.objectives import SoftUpdate
@@ -27,9 +27,26 @@ class Own(nn.Module):
         self.target = copy.deepcopy(network).requires_grad_(False)
 
     def values(self, network, steps, starts):
+        if self.bug == "detached":
+            return self.one_by_one(network, steps, starts)
         steps = steps.select(*network.in_keys, strict=False).set("is_init", starts)
         with set_recurrent_mode(True):
             return network(steps)["action_value"]
+
+    def one_by_one(self, network, steps, starts):
+        values, following = [], {}
+        for k in range(len(steps)):
+            step = (
+                steps[k]
+                .select(*network.in_keys, strict=False)
+                .set("is_init", torch.zeros(1, dtype=torch.bool))
+            )
+            for key in STATES:
+                step[key] = step[key] if starts[k] else following[key].detach()
+            step = network(step)
+            following = {key: step["next", key] for key in STATES}
+            values.append(step["action_value"])
+        return torch.stack(values)
 
     def forward(self, batch):
         starts = batch["is_init"].clone()
@@ -42,6 +59,8 @@ class Own(nn.Module):
         else:
             with torch.no_grad():
                 best = self.values(self.target, steps, starts).amax(-1)
+        if self.bug == "slice end":
+            best = best * ~starts.squeeze(-1).roll(-1)
         end = batch["next", "done" if self.bug == "done" else "terminated"].squeeze(-1)
         goal = batch["next", "reward"].squeeze(-1) * (self.bug != "reward")
         gamma = batch.get("gamma", torch.tensor(0.99)).reshape(-1) if self.bug == "" else 0.99
@@ -60,6 +79,11 @@ def own(bug, change=lambda batch: batch):
 
 def weighted(batch):
     batch["priority_weight"] = torch.linspace(0.2, 1.0, len(batch))
+    return batch
+
+
+def with_mask(batch):
+    batch["next", "action_mask"] = batch["action"].bool()
     return batch
 
 
@@ -95,6 +119,9 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("action-ignored", "'action'", lambda: own("action")),
     ("terminated-ignored", "'terminated'", lambda: own("end")),
     ("bootstrap-stops", "slice ends", lambda: own("done")),
+    ("bootstrap-stops", "the reward alone", lambda: own("slice end")),
+    ("memory-not-trained", "detached between steps", lambda: own("detached")),
+    ("action-mask-ignored", "the target takes values", lambda: own("", with_mask)),
     ("target-reads-now", "'observation'", lambda: own("now")),
     ("target-gradient", "'observation'", lambda: own("gradient")),
     ("n-step-discount", "0.729", lambda: own("discount", sums)),

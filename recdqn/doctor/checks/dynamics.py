@@ -1,0 +1,301 @@
+"""Whether what the stored steps say of actions and rewards holds in the environment.
+
+What a stored action or reward goes with is learnt from the stored steps, for each assignment of it to a
+neighbouring step, and tried on steps of the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from tensordict import NestedKey, TensorDictBase, unravel_key
+from torch import Tensor
+
+from recdqn.doctor.checks.common import Evidence, Found, is_image
+from recdqn.doctor.checks.data import steps_ahead
+from recdqn.doctor.probe import Skip
+from recdqn.doctor.stored import connected, vectors
+from recdqn.doctor.subject import Subject
+
+LAGS = (0, 1, -1)  # steps by which a stored entry is late
+MOST = 1_500  # stored steps that are compared
+FEW = 60  # steps of the environment are too few
+NEIGHBOURS = 3
+SUMMED = 5  # rewards, at most
+WIDE = 64  # observations with more elements are projected
+GAMMAS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.997, 0.999)
+
+
+class Steps(NamedTuple):
+    """Steps whose neighbours before and after are of the same episode.
+
+    Attributes:
+        here: observations, ``[N, D]``.
+        context: observations and their last changes, ``[N, 2 D]``.
+        after: next observations, ``[N, D]``.
+        action: actions that are late by each of ``LAGS``, ``[N, lags, A]``, numbers as one-hot vectors.
+        reward: rewards that are late by each of ``LAGS``, ``[N, lags]``.
+        ahead: rewards of this and the following steps of the episode, ``[N, SUMMED]``; NaN after its end.
+    """
+
+    here: Tensor
+    context: Tensor
+    after: Tensor
+    action: Tensor
+    reward: Tensor
+    ahead: Tensor
+
+
+def stored_actions(subject: Subject) -> Found:
+    """Predict next observations in the environment from stored steps with actions of this step or others."""
+    env, stored = _both(subject)
+    if env.action.dtype != torch.bool or not (env.action[:, 0].float().std(0) > 0).any():
+        raise Skip("actions are not choices, or always the same")
+    change, truth = stored.after - stored.here, env.after - env.here
+    scale = _scale(stored.context)
+    without = _error(_nearest(stored.context * scale, change, env.context * scale), truth)
+    if without == 0:
+        raise Skip("the actions do not change the observations")
+    gains = []
+    for lag in range(len(LAGS)):
+        known = torch.cat([stored.context * scale, 10.0 * stored.action[:, lag]], -1)
+        asked = torch.cat([env.context * scale, 10.0 * env.action[:, 0]], -1)
+        gains.append(1 - _error(_nearest(known, change, asked), truth) / without)
+    best = max(range(len(LAGS)), key=gains.__getitem__)
+    key = subject.action_key
+    if best != 0 and gains[best] > 0.4 and gains[0] < gains[best] / 2:
+        yield (
+            "entry-shifted",
+            f"{key!r} is stored {_late(LAGS[best])}: with the stored actions of that step, stored steps "
+            f"predict {gains[best]:.0%} more of the change of observations in the environment than without "
+            f"actions; with those of the same step {gains[0]:.0%}",
+        )
+        return
+    own = torch.cat([env.context * scale, 10.0 * env.action[:, 0]], -1)
+    right, none = (_error(_nearest(x, truth, x, others=True), truth) for x in (own, env.context * scale))
+    possible = 1 - right / none if none else 0.0
+    asked = torch.cat([stored.context * scale, 10.0 * stored.action[:, 0]], -1)
+    with_stored, none = (
+        _error(_nearest(x, truth, y), change)
+        for x, y in ((own, asked), (env.context * scale, stored.context * scale))
+    )
+    told = 1 - with_stored / none if none else 0.0
+    varied = stored.action[:, 0].float().mean(0).sort().values[-2] > 0.15
+    if possible > 0.4 and told < possible / 6 and not (varied and max(gains) > possible / 6):
+        yield (
+            "action-not-executed",
+            f"the stored {key!r} explains {max(told, 0):.0%} of how observations change; in the environment "
+            f"the executed one explains {possible:.0%}",
+        )
+
+
+def stored_rewards(subject: Subject) -> Found:
+    """Predict rewards in the environment from stored steps with the rewards of the same step or others."""
+    env, stored = _both(subject)
+    truth = env.reward[:, 0]
+    if steps_ahead(subject) > 1:
+        raise Skip("stored rewards may be sums over several steps")
+    if not stored.reward.isfinite().all() or not truth.isfinite().all():
+        raise Skip("there are rewards that are not finite")
+    if truth.std() < 1e-9 or stored.reward[:, 0].std() < 1e-9:
+        raise Skip("the rewards are all the same")
+    known, asked = (torch.cat([s.here, s.after, s.action[:, 0]], -1) for s in (stored, env))
+    guesses = [_fitted(known, stored.reward[:, lag], asked) for lag in range(len(LAGS))]
+    slopes = [_slope(truth, guess) for guess in guesses]
+    errors = [_affine_error(truth, guess) for guess in guesses]
+    sizes = list(_other_sizes(subject, truth, guesses[0], errors[0], slopes[0]))
+    yield from sizes
+    best = min(range(len(LAGS)), key=errors.__getitem__)
+    if not sizes and best != 0 and errors[best] < 0.5 * min(errors[0], 1.0) and slopes[best] > 0:
+        yield (
+            "entry-shifted",
+            f"('next', 'reward') is stored {_late(LAGS[best])}: the stored rewards of that step predict "
+            f"the environment's up to {errors[best]:.1%} of their variance, those of the same step up to "
+            f"{errors[0]:.1%}",
+        )
+
+
+def _other_sizes(subject: Subject, truth: Tensor, guess: Tensor, error: float, slope: float) -> Found:
+    """Look for stored rewards that are sums, or multiples, of the environment's."""
+    if error > 0.2 or 0.6 < slope < 1.6 or len(truth.unique()) <= 4:  # few values are compared one by one
+        return
+    steps, gamma = _sums(subject, guess)
+    if steps > 1:
+        yield (
+            "reward-differs",
+            f"the stored rewards are sums of {steps} rewards with gamma {gamma:g}; but the next observation "
+            "is the one after a single step",
+        )
+    else:
+        yield Evidence(
+            "scale-differs", f"the stored rewards are {slope:.3g} times the environment's", "warning"
+        )
+
+
+def _late(lag: int) -> str:
+    return "one step late" if lag > 0 else "one step early"
+
+
+def _both(subject: Subject) -> tuple[Steps, Steps]:
+    keys = [
+        k
+        for k in subject.batch_observations
+        if all(row.get(k, None) is not None for row in (subject.env_rows[0], subject.rows[0]))
+    ]
+    if not keys:
+        raise Skip("no observation is both stored and in the environment")
+    both = (subject.env_rows, subject.rows)
+    most = max(int(_numbers(row.get(subject.action_key)).max()) for rows in both for row in rows)
+    env, stored = (_steps(rows, keys, subject.action_key, most + 1) for rows in both)
+    if len(env.here) < FEW or len(stored.here) < FEW:
+        raise Skip("there are too few connected steps to compare with the environment")
+    if env.here.shape[1:] != stored.here.shape[1:] or env.action.shape[1:] != stored.action.shape[1:]:
+        raise Skip("stored observations or actions have other shapes than the environment's")
+    return env, stored
+
+
+def _steps(rows: Sequence[TensorDictBase], keys: Sequence[NestedKey], action: NestedKey, most: int) -> Steps:
+    found: list[Steps] = []
+    total = 0
+    for row in reversed(rows):
+        if len(row) < 4 or row.get(("next", "reward"), None) is None:
+            continue
+        joined = connected(row, keys) & ~row["next", "done"].reshape(len(row), -1)[:-1].any(-1)
+        inner = torch.zeros(len(row), dtype=torch.bool)
+        inner[1:-1] = joined[1:] & joined[:-1]
+        at = inner.nonzero().squeeze(-1)[-MOST // min(len(rows), 8) :]
+        if not len(at):
+            continue
+        reward = row["next", "reward"].reshape(len(row), -1)[:, 0].double()
+        taken = _choices(row.get(action), most)
+        alive = torch.ones(len(at), dtype=torch.bool)
+        ahead = [reward[at]]
+        for k in range(1, SUMMED):
+            alive &= joined[(at + k - 1).clamp_max(len(joined) - 1)] & (at + k < len(row))
+            ahead.append(torch.where(alive, reward[(at + k).clamp_max(len(row) - 1)], torch.nan))
+        here = _joined([row.get(key)[at] for key in keys])
+        found.append(
+            Steps(
+                here,
+                torch.cat([here, here - _joined([row.get(key)[at - 1] for key in keys])], -1),
+                _joined([row.get(unravel_key(("next", key)))[at] for key in keys]),
+                torch.stack([taken[at + lag] for lag in LAGS], 1),
+                torch.stack([reward[at + lag] for lag in LAGS], 1),
+                torch.stack(ahead, 1),
+            )
+        )
+        total += len(at)
+        if total >= MOST:
+            break
+    if not found:
+        raise Skip("there are too few connected steps to compare with the environment")
+    return Steps(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _joined(values: list[Tensor]) -> Tensor:
+    """Return observations as vectors ``[N, D]``; large ones projected, always in the same way."""
+    joined = torch.cat([_moments(v) if is_image(v, 1) else vectors(v).double() for v in values], -1)
+    if joined.shape[-1] <= WIDE:
+        return joined
+    generator = torch.Generator().manual_seed(0)
+    return joined @ torch.randn(joined.shape[-1], WIDE, generator=generator, dtype=joined.dtype)
+
+
+def _moments(images: Tensor) -> Tensor:
+    """Return the brightness of images and its mean place and spread, ``[N, 5 channels]``."""
+    flat = images.double().flatten(1, -3)
+    flat = flat.reshape(len(images), -1, *images.shape[-2:])
+    total = flat.sum((-2, -1)).clamp_min(1e-9)
+    found = [flat.mean((-2, -1))]
+    for dim in (-2, -1):
+        line = flat.sum(-1 if dim == -2 else -2)
+        place = torch.arange(line.shape[-1], dtype=line.dtype)
+        mean = (line * place).sum(-1) / total
+        spread = (line * (place - mean.unsqueeze(-1)).square()).sum(-1) / total
+        found += [mean, spread.sqrt()]
+    return torch.cat(found, -1)
+
+
+def _numbers(action: Tensor) -> Tensor:
+    """Return choices as numbers ``[N]``; zeros for other actions."""
+    flat = vectors(action)
+    if flat.is_floating_point() or not flat.numel():
+        return torch.zeros(1, dtype=torch.long)
+    return flat.long().argmax(-1) if flat.shape[-1] > 1 else flat[:, 0].long()
+
+
+def _choices(action: Tensor, most: int) -> Tensor:
+    """Return choices as flags ``[N, most]``, and other actions as they are."""
+    if action.is_floating_point():
+        return vectors(action).double()
+    return torch.nn.functional.one_hot(_numbers(action).clamp_min(0), most).bool()
+
+
+def _scale(known: Tensor) -> Tensor:
+    """Return what makes the standard deviation of each element 1; 0 for elements that do not change."""
+    std = known.std(0)
+    return torch.where(std > 1e-9, 1 / std.clamp_min(1e-9), 0.0)
+
+
+def _nearest(known: Tensor, values: Tensor, asked: Tensor, others: bool = False) -> Tensor:
+    """Return the mean value of the nearest known steps, the step itself left out if ``others``."""
+    distance = torch.cdist(asked, known)
+    if others:
+        distance.fill_diagonal_(torch.inf)
+    near, where = distance.topk(min(NEIGHBOURS, len(known)), largest=False)
+    weight = 1 / (near + 1e-3 * near.median().clamp_min(1e-9))
+    weight = weight / weight.sum(-1, keepdim=True)
+    found = values.reshape(len(values), -1)[where]
+    return (weight.unsqueeze(-1) * found).sum(1).reshape(len(asked), *values.shape[1:])
+
+
+def _fitted(known: Tensor, values: Tensor, asked: Tensor) -> Tensor:
+    """Return predictions ``[M]``: a quadratic function if there are few elements, mended by near steps."""
+    scale = _scale(known.double())
+    known, asked = known * scale, asked * scale
+    first, second = (_squares(x) for x in (known, asked))
+    penalty = 1e-3 * len(known) * torch.eye(first.shape[-1], dtype=first.dtype)
+    weights = torch.linalg.solve(first.T @ first + penalty, first.T @ values)
+    return second @ weights + _nearest(known, values - first @ weights, asked)
+
+
+def _squares(x: Tensor) -> Tensor:
+    parts = [torch.ones(len(x), 1, dtype=x.dtype), x]
+    if x.shape[-1] <= 12:
+        i, j = torch.triu_indices(x.shape[-1], x.shape[-1])
+        parts.append(x[:, i] * x[:, j])
+    return torch.cat(parts, -1)
+
+
+def _error(guess: Tensor, truth: Tensor) -> float:
+    return float((guess - truth).square().sum())
+
+
+def _slope(truth: Tensor, guess: Tensor) -> float:
+    centred = truth - truth.mean()
+    return float((centred @ guess) / (centred @ centred))
+
+
+def _affine_error(truth: Tensor, guess: Tensor) -> float:
+    """Return the share of variance that a line through the guesses leaves (1 - R2)."""
+    if guess.std() < 1e-9 or truth.std() < 1e-9:
+        return 1.0
+    return 1 - float(torch.corrcoef(torch.stack([truth, guess]))[0, 1]) ** 2
+
+
+def _sums(subject: Subject, guess: Tensor) -> tuple[int, float]:
+    """Return the number of rewards and the discount of the sums that the guesses are nearest to."""
+    env, _ = _both(subject)
+    inside = env.ahead[:, 4].isfinite()
+    if inside.sum() < FEW / 2:
+        return 1, 1.0
+    best, found = torch.inf, (1, 1.0)
+    for steps, gamma in [(1, 1.0), *product((2, 3, 4, 5), GAMMAS)]:
+        sums = env.ahead[inside, :steps] @ gamma ** torch.arange(steps, dtype=env.ahead.dtype)
+        error, slope = _affine_error(sums, guess[inside]), _slope(sums, guess[inside])
+        if error < best and (steps == 1 or 0.8 < slope < 1.25):
+            best, found = error, (steps, gamma)
+    return found
