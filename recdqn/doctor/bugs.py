@@ -182,6 +182,7 @@ BUGS: dict[str, Bug] = {
         "normalised observations are far from mean 0 and deviation 1",
         "compute the statistics from at least a thousand steps, and give standard_normal=True with a "
         "mean and a deviation",
+        ("memory-not-trained",),
     ),
     "workers-alike": Bug(
         "error",

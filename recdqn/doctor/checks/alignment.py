@@ -22,10 +22,11 @@ FEW = 60  # steps are too few for a regression
 
 def observation_alignment(subject: Subject) -> Found:
     """Look for stored observations that are those of another step."""
-    keys = [k for k in subject.batch_observations if k in subject.rows[0].keys(True)]
+    stored = subject.rows[0]
+    keys = [k for k in subject.batch_observations if stored.get(unravel_key(("next", k)), None) is not None]
     pairs = same = late = early = 0
     for row in subject.rows:
-        if len(row) < 4 or row.get(unravel_key(("next", keys[0])) if keys else "next", None) is None:
+        if len(row) < 4 or not keys:
             continue
         inner = ~row["next", "done"].reshape(len(row), -1).any(-1)
         inner = inner[:-3] & inner[1:-2] & inner[2:-1] & same_trajectory(row)[:-2]

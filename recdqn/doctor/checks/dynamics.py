@@ -11,13 +11,13 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
-from tensordict import NestedKey, TensorDictBase, unravel_key
+from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 
 from recdqn.doctor.checks.common import Evidence, Found, is_image
 from recdqn.doctor.checks.data import steps_ahead
 from recdqn.doctor.probe import Skip
-from recdqn.doctor.stored import connected, vectors
+from recdqn.doctor.stored import connected, same_trajectory, vectors
 from recdqn.doctor.subject import Subject
 
 LAGS = (0, 1, -1)  # steps by which a stored entry is late
@@ -163,7 +163,11 @@ def _steps(rows: Sequence[TensorDictBase], keys: Sequence[NestedKey], action: Ne
     for row in reversed(rows):
         if len(row) < 4 or row.get(("next", "reward"), None) is None:
             continue
-        joined = connected(row, keys) & ~row["next", "done"].reshape(len(row), -1)[:-1].any(-1)
+        joined = (
+            connected(row, keys)
+            & same_trajectory(row)
+            & ~row["next", "done"].reshape(len(row), -1)[:-1].any(-1)
+        )
         inner = torch.zeros(len(row), dtype=torch.bool)
         inner[1:-1] = joined[1:] & joined[:-1]
         at = inner.nonzero().squeeze(-1)[-MOST // min(len(rows), 8) :]
@@ -181,7 +185,7 @@ def _steps(rows: Sequence[TensorDictBase], keys: Sequence[NestedKey], action: Ne
             Steps(
                 here,
                 torch.cat([here, here - _joined([row.get(key)[at - 1] for key in keys])], -1),
-                _joined([row.get(unravel_key(("next", key)))[at] for key in keys]),
+                _joined([row.get(key)[at + 1] for key in keys]),
                 torch.stack([taken[at + lag] for lag in LAGS], 1),
                 torch.stack([reward[at + lag] for lag in LAGS], 1),
                 torch.stack(ahead, 1),

@@ -30,10 +30,11 @@ def stored_rewards(subject: Subject) -> Found:
         raise Skip("there are rewards that are not finite")
     share = torch.cat(env).count_nonzero() / sum(map(len, env))
     if not rewards.any() and torch.cat(env).count_nonzero() >= 3 and share * len(rewards) > EXPECTED:
-        yield (
+        yield Evidence(
             "reward-differs",
             f"all {len(rewards)} stored rewards are 0, but {share:.0%} of the environment's are not "
             f"({_listed(known)})",
+            None if share > RARE else "warning",  # a policy may miss rewards that are rare
         )
         return
     if len(known) > FEW:
