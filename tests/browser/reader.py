@@ -1,9 +1,17 @@
 """Helpers of the browser tests: pages to look at, and a reader's browser."""
 
+import contextlib
+
 from browser import SITE, pages
 from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import TimeoutError as NotInTime
 
 PHONE, TABLET, DESKTOP = 360, 768, 1440  # pixels
+
+# Whether a keyboard reaches every box that scrolls sideways.
+REACHABLE = """() => [...document.querySelectorAll('#main-content *')].every(e =>
+  e.scrollWidth <= e.clientWidth + 1 || !['auto', 'scroll'].includes(getComputedStyle(e).overflowX)
+  || e.tabIndex >= 0 || e.querySelector('a[href], button, input'))"""
 
 
 def looked() -> list[str]:
@@ -40,6 +48,13 @@ def settle(page: Page) -> None:
           await document.fonts.ready;
         }"""
     )
+
+
+def wait_for_boxes(page: Page) -> None:
+    """Wait until the theme has looked for boxes that scroll, on a busy machine longer."""
+    page.wait_for_timeout(400)
+    with contextlib.suppress(NotInTime):  # the test says what is wrong
+        page.wait_for_function(REACHABLE, timeout=5_000)
 
 
 def set_theme(page: Page, theme: str) -> None:

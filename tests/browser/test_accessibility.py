@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from reader import DESKTOP, PHONE, set_theme, unfold
+from reader import DESKTOP, PHONE, set_theme, unfold, wait_for_boxes
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -34,7 +34,7 @@ def test_axe(visit, looked_at):
     found = []
     for width in (DESKTOP, PHONE):
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(400)  # the theme looks for boxes that scroll
+        wait_for_boxes(page)
         for theme in ("light", "dark"):
             set_theme(page, theme)
             found += [f"{width} pixels, {theme}: {violation}" for violation in page.evaluate(RUN, TAGS)]

@@ -2,6 +2,7 @@
 
 import pytest
 from playwright.sync_api import expect
+from reader import wait_for_boxes
 
 # Number everything a keyboard should reach, and remember how it looks without focus.
 NUMBER = """() => {
@@ -34,7 +35,7 @@ STOP = """() => {
 
 def test_tab_reaches_everything(visit, chapter):
     page = visit(chapter)
-    page.wait_for_timeout(400)  # the theme looks for boxes that scroll
+    wait_for_boxes(page)
     wanted = page.evaluate(NUMBER)
     reached, dull, covered = set(), [], []
     for _ in range(len(wanted) + 20):

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from reader import DESKTOP, PHONE, TABLET, set_theme, unfold
+from reader import DESKTOP, PHONE, TABLET, set_theme, unfold, wait_for_boxes
 
 # Elements that stick out of the page and are not inside a box of their own that scrolls; and boxes that
 # scroll sideways which a keyboard cannot reach.
@@ -41,7 +41,7 @@ def test_nothing_overflows(visit, looked_at):
     found = {}
     for width in (PHONE, TABLET, DESKTOP):
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(400)  # the theme looks for boxes that scroll
+        wait_for_boxes(page)
         found[width] = page.evaluate(OVERFLOW)
     assert found == {PHONE: [], TABLET: [], DESKTOP: []}
 
