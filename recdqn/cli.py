@@ -288,7 +288,8 @@ def main() -> None:
         command = parse(sys.argv[1:])
         with _only_results() as results:
             result = command()
-            print(result, file=results, flush=True)
+            if result is not None:
+                print(result, file=results, flush=True)
         if getattr(result, "errors", ()):  # of a report of the doctor
             sys.exit(1)
     except UserError as error:

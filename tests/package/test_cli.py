@@ -42,6 +42,13 @@ def test_train_in_a_process_of_its_own(tmp_path):
     assert run.cfg.seed == 3 and run.metrics[-1]["frames"] == 1_088  # 17 whole collections
 
 
+def test_a_command_without_a_result_prints_none(monkeypatch, capsys, tmp_path):
+    """A server that is asked to stop by a signal that its parent ignores."""
+    pytest.importorskip("starlette", reason="pip install 'recdqn[serve]'")
+    monkeypatch.setattr("recdqn.serve.serve", lambda *arguments, **options: None)
+    assert run_main(monkeypatch, capsys, "serve", tmp_path)[:2] == (0, "")
+
+
 def test_frames_is_short_for_the_setting(monkeypatch, capsys, tmp_path):
     command = ["train", "masked-cartpole", *SHORT, "--frames", "320", "--out", tmp_path / "run"]
     status, _, err = run_main(monkeypatch, capsys, *command)
