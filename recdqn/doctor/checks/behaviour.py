@@ -104,7 +104,7 @@ def constant_inputs(subject: Subject) -> Found:
 def _constant_in_episodes(subject: Subject, values: Tensor) -> bool:
     """Return whether values ``[steps, *batch, ...]`` change only after a done step."""
     done = torch.stack([step.done for step in subject.steps])[:-1]
-    same = (values[1:] == values[:-1]).flatten(done.ndim).all(-1)
+    same = (values[1:] == values[:-1]).reshape(*done.shape, -1).all(-1)
     return bool((same | done).all())
 
 

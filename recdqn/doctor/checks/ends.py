@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torchrl.envs import TransformedEnv
@@ -153,6 +156,9 @@ def _remembers(env: EnvBase, keys: list[NestedKey]) -> Found:
 
 
 def _seeded(env: object, keys: list[NestedKey]) -> torch.Tensor:
+    torch.manual_seed(SEED)  # transforms may draw from the global generators
+    np.random.seed(SEED)
+    random.seed(SEED)
     env.set_seed(SEED)  # type: ignore[attr-defined]
     td: TensorDictBase = env.reset()  # type: ignore[attr-defined]
     return torch.cat([td.get(key).double().reshape(-1) for key in keys])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from tensordict import TensorDictBase, unravel_key
 from torch import Tensor, nn
@@ -207,6 +209,8 @@ def gradient_in_loss(subject: Subject) -> Found:
                 totals.append(float(total))
                 parts = [g.reshape(batch.numel(), -1)[now].double() for g in found if g is not None]
                 gradients.append(torch.cat(parts or [torch.zeros(1, dtype=torch.double)]))
+        if not all(map(math.isfinite, totals)):
+            raise Skip("the loss is not finite")
         if abs(totals[0] - totals[1] - totals[2] + totals[3]) <= 1e-5 * max(map(abs, totals)):
             continue
         moved += 1
