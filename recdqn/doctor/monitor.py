@@ -37,12 +37,14 @@ class Monitor:
         loss: loss module.
         updater: target updater of the loss.
         optim: optimiser.
+        collections: number of ``buffer.extend`` calls after which it stops to look on, when the next one
+            begins; by default the block's end.
 
     Attributes:
-        report: what was found, when the block has ended without an error.
+        report: what was found, after ``collections`` or when the block has ended without an error.
 
     Raises:
-        UserError: if no part is given.
+        UserError: if no part is given, or ``collections`` is not positive or has no buffer to count by.
 
     Example:
         >>> policy = make_policy(cfg.policy, env)
@@ -60,13 +62,21 @@ class Monitor:
         loss: nn.Module | None = None,
         updater: TargetNetUpdater | None = None,
         optim: torch.optim.Optimizer | None = None,
+        *,
+        collections: int | None = None,
     ) -> None:
         if all(part is None for part in (env, policy, buffer, loss, updater, optim)):
             raise UserError("nothing to watch: give some of env, policy, buffer, loss, updater, optim")
+        if collections is not None and (collections < 1 or buffer is None):
+            raise UserError(
+                f"collections={collections}: give a positive number, and the buffer whose extend() is counted"
+            )
+        self.collections = collections
         self.env, self.policy, self.buffer = env, policy, buffer
         self.loss, self.updater, self.optim = loss, updater, optim
         self.report = Report()
         self._calls: dict[str, int] = {}
+        self._ended = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Monitor:
@@ -75,6 +85,7 @@ class Monitor:
         self._before = {id(p): _mean(p) for p in (*_parameters(self.policy), *_parameters(self.loss))}
         for part, method in (
             (self.env, "rollout"),
+            (self.buffer if self.collections else None, "extend"),
             (self.buffer, "update_tensordict_priority"),
             (self.buffer, "update_priority"),
             (self.updater, "step"),
@@ -89,7 +100,7 @@ class Monitor:
     ) -> None:
         """Stop counting; compare, unless the loop raised an error."""
         self._stack.close()
-        if kind is None:
+        if kind is None and not self._ended:
             self.report = self._examine()
 
     def _count(self, part: Any, method: str) -> None:
@@ -102,6 +113,9 @@ class Monitor:
         hidden = vars(part).get(method)  # a scheduler also wraps step()
 
         def counted(*args: Any, **kwargs: Any) -> Any:
+            if method == "extend" and self._calls[name] == self.collections:
+                self._stack.close()
+                self._ended, self.report = True, self._examine()
             self._calls[name] += 1
             return original(*args, **kwargs)
 

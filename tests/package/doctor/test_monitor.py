@@ -1,10 +1,12 @@
 """The monitor finds what only a running loop shows, and leaves the parts as they were."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from pipelines import pipeline
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.objectives import SoftUpdate
 
 from recdqn import RecurrentDQNLoss, monitor
@@ -80,6 +82,52 @@ def test_an_error_of_the_loop_passes_and_nothing_stays_counted():
     with pytest.raises(ZeroDivisionError), monitor(**parts):
         1 / 0  # noqa: B018
     assert "step" not in vars(parts["updater"])
+
+
+def test_it_looks_on_for_some_collections():
+    parts = made()
+    data = parts["buffer"][:4].exclude("index").clone()
+    with monitor(**parts, collections=2) as doctor:
+        loop(parts, target=False)
+        parts["buffer"].extend(data)
+        assert doctor.report.findings == () and "extend" in vars(parts["buffer"])
+        parts["buffer"].extend(data)  # the third ends it
+        assert "extend" not in vars(parts["buffer"]) and "step" not in vars(parts["updater"])
+        parts["updater"].step()
+        parts["env"].rollout(3, parts["policy"])
+    assert [finding.code for finding in doctor.report.findings] == ["target-frozen"]
+
+
+class Operations(TorchDispatchMode):
+    calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_it_computes_nothing_in_the_loop():
+    """As many tensor operations with it as without."""
+    counts = []
+    for watch in (False, True):
+        parts = made()
+        batch = parts["buffer"].sample()
+        with monitor(**parts) if watch else nullcontext():
+            for k in range(4):
+                count = Operations() if k else nullcontext()  # the first step makes the optimiser's state
+                with count:
+                    parts["loss"](batch)["loss"].backward()
+                    parts["optim"].step()
+                    parts["updater"].step()
+                    parts["policy"][-1].step(10)
+        counts.append(count.calls)
+    assert counts[0] == counts[1] > 100
+
+
+@pytest.mark.parametrize("options", [{"collections": 0}, {"collections": 3, "buffer": None}])
+def test_collections_are_counted_by_a_buffer(options):
+    with pytest.raises(UserError, match="collections="):
+        monitor(**made() | options)
 
 
 def test_nothing_to_watch():
