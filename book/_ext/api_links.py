@@ -79,17 +79,24 @@ def rename(app: Sphinx, env: BuildEnvironment, node: nodes.Element, contnode: no
 def link_public_name(
     app: Sphinx, env: BuildEnvironment, node: nodes.Element, contnode: nodes.Element
 ) -> nodes.Element | None:
-    """Link a public name of the package, such as ``recdqn.train``, to the page of its definition."""
+    """Link a public name of the package, such as ``recdqn.train``, to where the reference has it.
+
+    That is under the module of its definition, or under a package that shows it as its own.
+    """
     target, module = node.get("reftarget", ""), node.get("py:module", "")
+    domain, page, kind = env.get_domain("py"), node["refdoc"], node["reftype"]
     for name in (target, f"{module}.{target}"):
         if name.startswith("recdqn."):
             try:
                 found = find(name)
-                name = f"{found.__module__}.{found.__qualname__}"
+                place, inside = found.__module__, found.__qualname__
             except (AttributeError, ImportError):
                 continue
-            domain, page, kind = env.get_domain("py"), node["refdoc"], node["reftype"]
-            return domain.resolve_xref(env, page, app.builder, kind, name, node, contnode)
+            while place:
+                link = domain.resolve_xref(env, page, app.builder, kind, f"{place}.{inside}", node, contnode)
+                if link is not None:
+                    return link
+                place = place.rpartition(".")[0]
     return None
 
 
