@@ -225,6 +225,7 @@ BUGS: dict[str, Bug] = {
         "error",
         "what the policy reads never changes",
         "let the policy read the key that the environment writes",
+        ("target-reads-now", "bootstrap-stops"),
     ),
     "action-mask-ignored": Bug(
         "error",

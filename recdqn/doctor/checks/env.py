@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer
 from torchrl.envs import Compose, Transform, TransformedEnv, UnaryTransform
 
-from recdqn.doctor.checks.common import Found, is_image, name_of, transforms_of
+from recdqn.doctor.checks.common import Evidence, Found, is_image, name_of, transforms_of
 from recdqn.doctor.internals import gymnasium_env
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.rollout import STEPS
@@ -64,6 +64,18 @@ def learning_wrappers(subject: Subject) -> Found:
             f"{name.partition(' ')[2]} changes at every step: each copy of the environment, and so each "
             "evaluation, has statistics of its own",
         )
+    yield from _learning_transforms(subject)
+
+
+def _learning_transforms(subject: Subject) -> Found:
+    for transform in transforms_of(subject.env):
+        if hasattr(transform, "frozen_copy") and not getattr(transform, "frozen", False):
+            yield Evidence(
+                "norm-learns",
+                f"{name_of(transform)} learns at every step, also in an evaluation of the same environment",
+                "note",
+                "evaluate in an environment with its frozen_copy()",
+            )
 
 
 def _transformed(transform: Transform, td: TensorDictBase, key: NestedKey, image: Tensor) -> Tensor | None:

@@ -92,22 +92,32 @@ def _vector(td: TensorDictBase, keys: list[NestedKey]) -> Tensor:
 
 def _same_stored_starts(subject: Subject, keys: list[NestedKey]) -> Found:
     """Look for first observations of stored episodes that occur once for each environment."""
-    keys = [
-        k for k in keys if subject.rows[0].get(k, None) is not None and subject.rows[0][k].is_floating_point()
-    ]
+    keys = [k for k in keys if subject.rows[0].get(k, None) is not None]
+    if not keys:
+        return
     starts = []
-    for row in subject.rows if keys else ():
+    for row in subject.rows:
         first = episode_starts(row)
         starts.append(torch.cat([vectors(row[k][first]).double() for k in keys], -1))
-    if not starts:
-        return
+    shortest, number = min(map(len, starts)), sum(map(len, starts))
+    each = len(starts) == subject.env.numel()
+    if each and shortest >= 3 and len(starts[0].unique(dim=0)) > 1:
+        if all(torch.equal(start[:shortest], starts[0][:shortest]) for start in starts):
+            yield (
+                "workers-alike",
+                f"{shortest} stored episodes of each of the {len(starts)} environments begin with the same "
+                f"{keys[0]!r}",
+            )
+            return
+    if not all(subject.rows[0][k].is_floating_point() for k in keys):
+        return  # few different starts are equal by chance
     different, counts = torch.cat(starts).unique(dim=0, return_counts=True)
     repeated = counts > 1
-    if len(different) > 3 and repeated.sum() >= 3 and counts[repeated].sum() > 0.7 * counts.sum():
+    if len(different) > 3 and repeated.sum() >= 3 and counts[repeated].sum() > 0.7 * number:
         yield (
             "workers-alike",
-            f"{int(counts[repeated].sum())} of {int(counts.sum())} stored episodes begin with the same "
-            f"{keys[0]!r} as another: the environments have the same seed",
+            f"{int(counts[repeated].sum())} of {number} stored episodes begin with the same {keys[0]!r} as "
+            "another: the environments have the same seed",
         )
 
 
