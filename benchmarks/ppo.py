@@ -3,7 +3,7 @@
 ``python -m benchmarks.ppo [TASK ...]`` records ``results/memory/TASK/ppo/seed-SEED``. Finished runs stay. The
 settings are those of sb3-contrib's own test on CartPole without velocities (``tests/test_lstm.py``,
 ``test_ppo_lstm_performance``). Observations and rewards are normalised with running statistics, as there.
-Nobody has tuned the settings for the other tasks.
+They are not tuned for the other tasks.
 """
 
 from __future__ import annotations
