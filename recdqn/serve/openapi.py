@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from importlib.metadata import version
 from typing import Any
@@ -66,7 +67,7 @@ def page(description: dict[str, Any]) -> str:
         for path, methods in description["paths"].items()
         for method, what in methods.items()
     )
-    text = json.dumps(description, indent=1).replace("&", "&amp;").replace("<", "&lt;")
+    text = html.escape(json.dumps(description, indent=1), quote=False)
     info = description["info"]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{info["title"]}</title>'

@@ -25,6 +25,7 @@ MOST = 1_500  # stored steps that are compared
 FEW = 60  # steps of the environment are too few
 NEIGHBOURS = 3
 SUMMED = 5  # rewards, at most
+ACTION_WEIGHT = 10.0  # of an action beside observations of standard deviation 1: its neighbours share it
 WIDE = 64  # observations with more elements are projected
 GAMMAS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.997, 0.999)
 
@@ -56,14 +57,17 @@ def stored_actions(subject: Subject) -> Found:
         raise Skip("actions are not choices, or always the same")
     change, truth = stored.after - stored.here, env.after - env.here
     scale = _scale(stored.context)
+
+    def acted(steps: Steps, lag: int = 0) -> Tensor:
+        return torch.cat([steps.context * scale, ACTION_WEIGHT * steps.action[:, lag]], -1)
+
+    own, asked = acted(env), acted(stored)
     without = _error(_nearest(stored.context * scale, change, env.context * scale), truth)
     if without == 0:
         raise Skip("the actions do not change the observations")
-    gains = []
-    for lag in range(len(LAGS)):
-        known = torch.cat([stored.context * scale, 10.0 * stored.action[:, lag]], -1)
-        asked = torch.cat([env.context * scale, 10.0 * env.action[:, 0]], -1)
-        gains.append(1 - _error(_nearest(known, change, asked), truth) / without)
+    gains = [
+        1 - _error(_nearest(acted(stored, lag), change, own), truth) / without for lag in range(len(LAGS))
+    ]
     best = max(range(len(LAGS)), key=gains.__getitem__)
     key = subject.action_key
     if best != 0 and gains[best] > 0.4 and gains[0] < gains[best] / 2:
@@ -74,10 +78,8 @@ def stored_actions(subject: Subject) -> Found:
             f"actions; with those of the same step {gains[0]:.0%}",
         )
         return
-    own = torch.cat([env.context * scale, 10.0 * env.action[:, 0]], -1)
     right, none = (_error(_nearest(x, truth, x, others=True), truth) for x in (own, env.context * scale))
     possible = 1 - right / none if none else 0.0
-    asked = torch.cat([stored.context * scale, 10.0 * stored.action[:, 0]], -1)
     with_stored, none = (
         _error(_nearest(x, truth, y), change)
         for x, y in ((own, asked), (env.context * scale, stored.context * scale))
@@ -106,7 +108,7 @@ def stored_rewards(subject: Subject) -> Found:
     guesses = [_fitted(known, stored.reward[:, lag], asked) for lag in range(len(LAGS))]
     slopes = [_slope(truth, guess) for guess in guesses]
     errors = [_affine_error(truth, guess) for guess in guesses]
-    sizes = list(_other_sizes(subject, truth, guesses[0], errors[0], slopes[0]))
+    sizes = list(_other_sizes(env, guesses[0], errors[0], slopes[0]))
     yield from sizes
     best = min(range(len(LAGS)), key=errors.__getitem__)
     if not sizes and best != 0 and errors[best] < 0.5 * min(errors[0], 1.0) and slopes[best] > 0:
@@ -118,11 +120,12 @@ def stored_rewards(subject: Subject) -> Found:
         )
 
 
-def _other_sizes(subject: Subject, truth: Tensor, guess: Tensor, error: float, slope: float) -> Found:
+def _other_sizes(env: Steps, guess: Tensor, error: float, slope: float) -> Found:
     """Look for stored rewards that are sums, or multiples, of the environment's."""
-    if error > 0.2 or 0.6 < slope < 1.6 or len(truth.unique()) <= 4:  # few values are compared one by one
+    few = len(env.reward[:, 0].unique()) <= 4  # such rewards are compared one by one elsewhere
+    if few or error > 0.2 or 0.6 < slope < 1.6:
         return
-    steps, gamma = _sums(subject, guess)
+    steps, gamma = _sums(env, guess)
     if steps > 1:
         yield (
             "reward-differs",
@@ -290,14 +293,13 @@ def _affine_error(truth: Tensor, guess: Tensor) -> float:
     return 1 - float(torch.corrcoef(torch.stack([truth, guess]))[0, 1]) ** 2
 
 
-def _sums(subject: Subject, guess: Tensor) -> tuple[int, float]:
+def _sums(env: Steps, guess: Tensor) -> tuple[int, float]:
     """Return the number of rewards and the discount of the sums that the guesses are nearest to."""
-    env, _ = _both(subject)
-    inside = env.ahead[:, 4].isfinite()
+    inside = env.ahead[:, -1].isfinite()
     if inside.sum() < FEW / 2:
         return 1, 1.0
     best, found = torch.inf, (1, 1.0)
-    for steps, gamma in [(1, 1.0), *product((2, 3, 4, 5), GAMMAS)]:
+    for steps, gamma in [(1, 1.0), *product(range(2, SUMMED + 1), GAMMAS)]:
         sums = env.ahead[inside, :steps] @ gamma ** torch.arange(steps, dtype=env.ahead.dtype)
         error, slope = _affine_error(sums, guess[inside]), _slope(sums, guess[inside])
         if error < best and (steps == 1 or 0.8 < slope < 1.25):
