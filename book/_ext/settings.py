@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.inspect import stringify_signature
 
 from recdqn.book.recorded import CARTPOLES
-from recdqn.cli import COMMANDS
+from recdqn.commands import COMMANDS
 from recdqn.config import Config
 from recdqn.fields import Part, dotted, expected, schemas
 from recdqn.presets import PRESETS

@@ -71,7 +71,7 @@ def test_a_command_gives_any_configuration(monkeypatch):
     """Negative numbers, several entries, booleans, and a name that is not a preset's."""
     trained = []
     monkeypatch.setattr("recdqn.train", lambda cfg, **_: trained.append(cfg))
-    monkeypatch.setattr("recdqn.cli._report", lambda *_: None)
+    monkeypatch.setattr("recdqn.commands._report", lambda *_: None)
     for cfg in (
         Config.preset("pixel-cartpole"),
         Config.preset("masked-cartpole", seed=7).replace(loss={"n_steps": 3}, policy={"eps_end": 1e-5}),

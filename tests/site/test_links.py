@@ -180,7 +180,7 @@ def test_a_public_name_links_to_its_definition():
         node = {"reftarget": target, "py:module": module, "refdoc": "page", "reftype": "func"}
         return api_links.link_public_name(app, env, node, None)
 
-    assert link("recdqn.train", "recdqn.cli") == link("train", "recdqn") == "link"
+    assert link("recdqn.train", "recdqn.commands") == link("train", "recdqn") == "link"
     assert linked == [("func", "recdqn.training.train")] * 2
     assert link("recdqn.no_such_name", "recdqn") is link("torch.nn.Module", "") is None
 
