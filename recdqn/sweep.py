@@ -251,8 +251,10 @@ def _train(cfg: Config, out: Path, processes: list[subprocess.Popen[str]]) -> st
 
 def arguments(cfg: Config) -> list[str]:
     """Return the arguments of ``recdqn train`` that give this configuration: a preset, and what differs."""
-    preset = cfg.name if cfg.name in PRESETS else next(iter(PRESETS))
-    usual, given = dotted(Config.preset(preset)), [preset]
+    preset = Config.preset(cfg.name if cfg.name in PRESETS else next(iter(PRESETS)))
+    given = [preset.name]
+    # With another environment, the command begins from neutral values for it.
+    usual = dotted(preset.replace(env={"id": cfg.env.id})) | {"env.id": preset.env.id}
     for name, value in dotted(cfg).items():
         if value != usual[name]:
             given += [f"--{name}", *map(str, value)] if isinstance(value, tuple) else [f"--{name}={value}"]

@@ -68,7 +68,8 @@ def test_a_run_that_fails_stops_no_other_and_no_run_is_trained_twice(cfg, tmp_pa
 
 
 def test_a_command_gives_any_configuration(monkeypatch):
-    """Negative numbers, several entries, booleans, and a name that is not a preset's."""
+    """Negative numbers, several entries, booleans, a name that is not a preset's, another environment."""
+    corridor = Config.preset("corridor-10")
     trained = []
     monkeypatch.setattr("recdqn.train", lambda cfg, **_: trained.append(cfg))
     monkeypatch.setattr("recdqn.commands._report", lambda *_: None)
@@ -78,6 +79,9 @@ def test_a_command_gives_any_configuration(monkeypatch):
         Config.preset("pixel-cartpole").replace(
             name="my own", env={"loc": (-1.5, 2.0), "visible": (0, 1, 3)}, scale={"ladder": True}
         ),
+        # Another environment gets neutral settings, some of which are the preset's here, and others not.
+        corridor.replace(env={"id": "recdqn/Corridor10Shown-v0", "previous": True}, train=corridor.train),
+        Config.preset("pixel-cartpole").replace(env={"id": "Acrobot-v1", "reward_scale": 0.01}),
     ):
         cli.parse(["train", *arguments(cfg)])()
         assert trained.pop() == cfg
