@@ -52,13 +52,23 @@ SEEDS = {
     "t-maze-100": 3,
     "copy": 5,
     "repeat-previous": 5,
+    "count-recall": 5,
+    "autoencode": 3,
     "minigrid-memory-s7": 5,
+    "minigrid-memory-s9": 3,
+    "minigrid-memory-s11": 3,
+    "minigrid-memory-s13": 3,
     "flickering-cartpole": 5,
     "pixel-cartpole": 3,
 }  # number of seeds
 LONG = ("corridor-100", "corridor-300", "corridor-1000", "t-maze-10", "t-maze-30", "t-maze-100")
+MAZES = ("minigrid-memory-s9", "minigrid-memory-s11", "minigrid-memory-s13")
 # An LSTM only, to see how long it remembers; with pictures no memory only, beside the preset's LSTM.
-ONLY = dict.fromkeys(LONG, ("lstm",)) | {"pixel-cartpole": ("none",)}
+ONLY = dict.fromkeys((*LONG, *MAZES, "autoencode"), ("lstm",)) | {
+    "pixel-cartpole": ("none",),
+    "count-recall": ("lstm", "none"),
+    "minigrid-memory-s11": ("lstm", "four", "none"),
+}
 # Other values of single settings, five seeds each: the preset, its changes.
 CHOICES: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
     "slices-over-ends": ("corridor-30", {"replay": {"whole": False}}),

@@ -14,6 +14,7 @@ NEUTRAL: dict[str, Settings] = {
 }
 SMALL = {"hidden_size": 32, "features": 32, "head": 32, "initial_value": 0.0}
 FAST = {"updates": 4, "learning_rate": 1e-3, "final_learning_rate": 2.5e-4}
+STEEP = {"learning_rate": 1e-3, "final_learning_rate": 1e-4, "eval_every": 80}
 
 
 def neutral(part: str, given: Any) -> Any:
@@ -62,6 +63,22 @@ def _t_maze(length: int, gamma: float, frames: int) -> Settings:
     return maze
 
 
+def _minigrid(size: int, slice_len: int, memory_span: int, frames: int) -> Settings:
+    """Settings for MiniGrid's memory task; an episode of a trained agent fits into a slice."""
+    return {
+        "env": WHOLE | {"id": f"recdqn/MiniGridMemoryS{size}-v0"},
+        "policy": {"initial_value": 0.0, "eps_frames": 60_000, "memory_span": memory_span},
+        "loss": {"gamma": 0.98},
+        "replay": {
+            "capacity": 100_000,
+            "slice_len": slice_len,
+            "whole": True,
+            "slices": 640 // slice_len,
+        },
+        "train": STEEP | {"total_frames": frames, "updates": 4, "solved_return": 0.93},
+    }
+
+
 PRESETS: dict[str, Settings] = {
     "masked-cartpole": {},  # the defaults
     "pixel-cartpole": {
@@ -107,33 +124,32 @@ PRESETS: dict[str, Settings] = {
         "replay": {"capacity": 60_000, "whole": True},
         "train": FAST | {"total_frames": 100_000, "eval_every": 40, "solved_return": 0.9},
     },
+    # Card games of POPGym: each step has a reward, and actions change nothing that comes later, as in "copy".
     "repeat-previous": {
         "env": WHOLE | {"id": "recdqn/RepeatPreviousEasy-v0"},
         "policy": {"initial_value": 0.0, "eps_frames": 40_000},
-        "loss": {"gamma": 0.5, "n_steps": 1},  # as for "copy"
+        "loss": {"gamma": 0.5, "n_steps": 1},
         "replay": {"capacity": 60_000, "slice_len": 51, "whole": True, "slices": 12},
-        "train": {
-            "total_frames": 150_000,
-            "learning_rate": 1e-3,
-            "final_learning_rate": 1e-4,
-            "eval_every": 80,
-            "solved_return": 0.95,
-        },
+        "train": STEEP | {"total_frames": 150_000, "solved_return": 0.95},
     },
-    "minigrid-memory-s7": {
-        "env": WHOLE | {"id": "recdqn/MiniGridMemoryS7-v0"},
-        "policy": {"initial_value": 0.0, "eps_frames": 60_000},
-        "loss": {"gamma": 0.98},
-        "replay": {"capacity": 100_000, "slice_len": 40, "whole": True, "slices": 16},
-        "train": {
-            "total_frames": 300_000,
-            "learning_rate": 1e-3,
-            "final_learning_rate": 1e-4,
-            "updates": 4,
-            "eval_every": 80,
-            "solved_return": 0.93,
-        },
+    "count-recall": {
+        "env": WHOLE | {"id": "recdqn/CountRecallEasy-v0"},
+        "policy": {"initial_value": 0.0, "eps_frames": 60_000, "memory_span": 60},
+        "loss": {"gamma": 0.5, "n_steps": 1},
+        "replay": {"capacity": 60_000, "slice_len": 51, "whole": True, "slices": 12},
+        "train": STEEP | {"total_frames": 300_000, "updates": 4, "solved_return": 0.9},
     },
+    "autoencode": {
+        "env": WHOLE | {"id": "recdqn/AutoencodeEasy-v0"},
+        "policy": {"initial_value": 0.0, "eps_frames": 40_000, "memory_span": 120},
+        "loss": {"gamma": 0.5, "n_steps": 1},
+        "replay": {"capacity": 60_000, "slice_len": 103, "whole": True, "slices": 8},
+        "train": STEEP | {"total_frames": 300_000, "updates": 4, "solved_return": 0.9},
+    },
+    "minigrid-memory-s7": _minigrid(7, 40, 0, 300_000),
+    "minigrid-memory-s9": _minigrid(9, 50, 20, 300_000),
+    "minigrid-memory-s11": _minigrid(11, 60, 20, 300_000),
+    "minigrid-memory-s13": _minigrid(13, 70, 20, 500_000),
 }
 
 # The complete agent of R2D2. Its numbers are the paper's, except the target network's: the runs here make

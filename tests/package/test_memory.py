@@ -153,9 +153,9 @@ def test_episodes_can_be_replayed():
     "preset", [name for name in PRESETS if name not in ("masked-cartpole", "pixel-cartpole")]
 )
 def test_presets_fit_their_tasks(preset):
-    needed = dict.fromkeys(("minigrid-memory-s7", "r2d2-minigrid-memory-s7"), "minigrid")
-    needed["repeat-previous"] = "popgym"
-    pytest.importorskip(needed.get(preset, "recdqn"), reason="pip install 'recdqn[envs]'")
+    needed = dict.fromkeys(("repeat-previous", "count-recall", "autoencode"), "popgym")
+    package = "minigrid" if "minigrid" in preset else needed.get(preset, "recdqn")
+    pytest.importorskip(package, reason="pip install 'recdqn[envs]'")
     cfg = Config.preset(preset)
     cfg.check_training()
     env = make_env(cfg.env)
