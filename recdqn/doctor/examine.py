@@ -63,7 +63,7 @@ def _run(subject: Subject, check: Check, found: dict[str, Finding]) -> str | Non
     try:
         with limited(SECONDS):
             for item in check.run(subject):
-                finding = Evidence(*item).finding()
+                finding = Evidence(*item).finding(subject)
                 found.setdefault(finding.code, finding)
     except Skip as skip:
         return str(skip)

@@ -11,6 +11,7 @@ from torchrl.data import ReplayBuffer
 
 from recdqn.doctor.probe import Skip
 
+TRAJECTORY = ("collector", "traj_ids")  # where TorchRL's collectors number the episodes
 NEWEST = 4_000  # steps of each row that are read
 
 
@@ -84,7 +85,7 @@ def episode_starts(row: TensorDictBase) -> Tensor:
 
 def same_trajectory(row: TensorDictBase) -> Tensor:
     """Return which steps ``[T - 1]`` have the trajectory number of the next; all without numbers."""
-    number = row.get(("collector", "traj_ids"), None)
+    number = row.get(TRAJECTORY, None)
     if number is None:
         return torch.ones(max(len(row) - 1, 0), dtype=torch.bool)
     return (vectors(number)[1:] == vectors(number)[:-1]).all(-1)

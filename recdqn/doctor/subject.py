@@ -210,8 +210,11 @@ class Subject:
         """Key of the actions."""
         if self.has("env"):
             return self.env.action_keys[0]
-        keys = [key for network in self.networks for key in network.out_keys]
+        keys = [unravel_key(key) for network in self.networks for key in network.out_keys]
         found = [key for key in keys if (key if isinstance(key, str) else key[-1]) == "action"]
+        for network in self.networks:  # modules that explore have the key as an attribute
+            named = [getattr(module, "action_key", None) for module in network.modules()]
+            found += [key for key in named if key is not None and unravel_key(key) in keys]
         return found[0] if found else "action"
 
     @property

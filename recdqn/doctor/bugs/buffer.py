@@ -8,12 +8,12 @@ BUFFER: dict[str, Bug] = {
     "unrelated-transitions": Bug(
         "error",
         "the sampler returns unrelated transitions",
-        "sample slices of trajectories: SliceSampler(slice_len=..., traj_key=('collector', 'traj_ids'))",
+        "sample slices of trajectories: SliceSampler(slice_len=..., traj_key={trajectory!r})",
     ),
     "slice-over-episodes": Bug(
         "error",
         "slices cross from one trajectory into another",
-        "give the sampler traj_key=('collector', 'traj_ids') in place of end_key; the numbers of "
+        "give the sampler traj_key={trajectory!r} in place of end_key; the numbers of "
         "several collectors must differ",
     ),
     "slice-over-cursor": Bug(
@@ -35,22 +35,22 @@ BUFFER: dict[str, Bug] = {
     "state-lost": Bug(
         "error",
         "the recurrent states in the batch are missing or zero",
-        "store the states: do not select or exclude them on the way into the buffer or out of it",
+        "store {key!r}: do not select or exclude it on the way into the buffer or out of it",
     ),
     "pixels-float32": Bug(
         "warning",
         "images are stored as floating-point numbers",
-        "store uint8 images, and convert them to floating point when they are sampled",
+        "store {key!r} as uint8, and convert it to floating point when it is sampled",
     ),
     "pixels-twice": Bug(
         "warning",
         "images are stored twice",
-        "store each image once: a step's next image is the image of the following step",
+        "leave {key!r} out of the buffer: it is the {root!r} of the following step",
     ),
     "entry-shifted": Bug(
         "error",
         "an entry of a stored step belongs to another step",
-        "store a step as the environment returned it: observation, action, and under 'next' their results",
+        "store {key!r} with its own step: the observation, the action, and under 'next' their results",
         (
             "slice-over-episodes",
             "unrelated-transitions",
@@ -63,7 +63,7 @@ BUFFER: dict[str, Bug] = {
     "action-not-executed": Bug(
         "error",
         "the stored actions are not those that were executed",
-        "store the action that the environment executed",
+        "store the {action!r} that the environment executed",
         ("never-explores",),
     ),
     "reward-differs": Bug(
@@ -103,7 +103,7 @@ BUFFER: dict[str, Bug] = {
     "states-differ": Bug(
         "error",
         "the stored states are not those that the policy computes",
-        "collect with the policy's current weights, in sequential mode, and store what it writes",
+        "collect with the policy's current weights, in sequential mode, and store the {key!r} that it writes",
         ("state-lost",),
     ),
     "never-sampled": Bug(

@@ -45,7 +45,7 @@ ENVIRONMENT: dict[str, Bug] = {
     "masked-leak": Bug(
         "warning",
         "hidden information can be read from another entry",
-        "remove the entry from the policy's input, or do not call the task masked",
+        "hide it in {key!r} too, or do not call the task masked",
     ),
     "norm-off": Bug(
         "error",

@@ -35,13 +35,13 @@ LOSS: dict[str, Bug] = {
     "padding-counted": Bug(
         "error",
         "the loss counts padded steps",
-        "keep ('collector', 'mask') in the batch, and average over the steps where it is true",
+        "keep {mask!r} in the batch, and average over the steps where it is true",
         ("is-init-lost", "slice-over-episodes", "state-lost"),
     ),
     "reward-ignored": Bug(
         "error",
         "the loss does not read the rewards",
-        "give the loss the environment's key: loss.set_keys(reward=...)",
+        "let the loss read batch[{reward!r}]; a loss of TorchRL by loss.set_keys(reward={reward_key!r})",
     ),
     "action-ignored": Bug(
         "error",
@@ -62,7 +62,7 @@ LOSS: dict[str, Bug] = {
     "target-reads-now": Bug(
         "error",
         "the target reads the observation before the action",
-        "compute the target from batch['next']",
+        "compute the target from batch[{next_observation!r}]",
     ),
     "n-step-discount": Bug(
         "error",
@@ -72,7 +72,7 @@ LOSS: dict[str, Bug] = {
     "weights-wrong": Bug(
         "error",
         "the importance weights are not applied once",
-        "multiply the error of each step once by batch['priority_weight']",
+        "multiply the error of each step once by batch[{key!r}]",
     ),
     "memory-not-trained": Bug(
         "error",

@@ -8,35 +8,35 @@ POLICY: dict[str, Bug] = {
     "no-primer": Bug(
         "error",
         "no primer: the recurrent state is dropped between steps",
-        "append module.make_tensordict_primer() to the environment that the collector steps",
+        "env.append_transform({primer}), for the environment that the collector steps",
         ("states-differ",),
     ),
     "primer-mismatch": Bug(
         "error",
         "the primer does not match the module",
-        "make the primer from the module itself: env.append_transform(module.make_tensordict_primer())",
+        "make the primer from the policy itself: env.append_transform({primer})",
         ("state-over-episode", "states-differ"),
     ),
     "out-key-without-next": Bug(
         "error",
         "the new state is not written under 'next', so step_mdp does not carry it",
-        'write the state to ("next", its input key), or give only in_key and out_key',
+        "write the state to {next_key!r}, from where step_mdp moves it to {key!r}",
     ),
     "state-overwritten": Bug(
         "error",
         "the new state overwrites the state it was computed from",
-        'write the state to ("next", its input key): the buffer must store the state before the step',
+        "write the state to {next_key!r}: the buffer must store {key!r} as it was before the step",
     ),
     "state-not-carried": Bug(
         "error",
         "the next step does not receive the state that was written",
-        "find the transform or the batched environment's worker that writes the state's entry at every step",
+        "find the transform or the batched environment's worker that writes {root!r} at every step",
         ("state-over-episode", "states-differ"),
     ),
     "state-over-episode": Bug(
         "error",
         "an episode starts with the state of the previous one",
-        "put the primer and InitTracker on the outermost environment, so that they see every reset",
+        "put InitTracker and the primer of {root!r} on the outermost environment, where they see each reset",
     ),
     "recurrent-mode-on": Bug(
         "error",
@@ -75,7 +75,7 @@ POLICY: dict[str, Bug] = {
     "input-overwritten": Bug(
         "error",
         "the policy overwrites what it reads",
-        "write to another key, or to a copy: x = x - mean, not x -= mean",
+        "write to another key, or to a copy: x = td[{key!r}]; x = x - mean, not x -= mean",
     ),
     "memory-ignored": Bug(
         "error",

@@ -84,7 +84,11 @@ CHECKS = (
     Check(storage.never_sampled, ("buffer",), ("never-sampled",)),
     Check(slicing.slice_lengths, ("batch",), ("slices-of-one-step",)),
     Check(data.continuity, ("batch",), ("unrelated-transitions", "slice-over-episodes", "slice-over-cursor")),
-    Check(data.stored_states, ("batch",), ("is-init-lost", "state-lost")),
+    Check(
+        data.stored_states,
+        ("batch",),
+        ("is-init-lost", "state-lost", "state-not-carried", "state-over-episode"),
+    ),
     Check(data.observation_jumps, ("env", "batch"), ("impossible-steps",)),
     Check(data.image_storage, ("batch",), ("pixels-float32", "pixels-twice")),
     Check(priorities.priorities, ("buffer",), ("priorities-stuck",)),

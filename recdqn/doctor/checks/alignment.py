@@ -8,7 +8,7 @@ import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from torch import Tensor
 
-from recdqn.doctor.checks.common import Found, is_image
+from recdqn.doctor.checks.common import Evidence, Found, is_image
 from recdqn.doctor.checks.data import steps_ahead
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.stored import connected, flat, same_trajectory, vectors
@@ -48,10 +48,11 @@ def observation_alignment(subject: Subject) -> Found:
         raise Skip("next observations are several steps ahead")
     if same < pairs / 10 and max(late, early) > 0.8 * pairs:
         what = "the observation of the step before" if late > early else "its next observation"
-        yield (
+        yield Evidence(
             "entry-shifted",
             f"{keys[0]!r} of a stored step is {what}, at {max(late, early)} of {pairs} steps: "
-            f"('next', {keys[0]!r}) is {2 if late > early else 0} steps ahead of it",
+            f"{unravel_key(('next', keys[0]))!r} is {2 if late > early else 0} steps ahead of it",
+            key=keys[0],
         )
 
 
@@ -82,11 +83,12 @@ def action_alignment(subject: Subject) -> Found:
     if stored[now] > CLEAR and now != best and stored[best] < CLEAR / 2:
         shift = LAGS[best] - LAGS[now]
         late = f"{abs(shift)} step{'s' * (abs(shift) > 1)} {'late' if shift > 0 else 'early'}"
-        yield (
+        yield Evidence(
             "entry-shifted",
             f"{subject.action_key!r} is stored {late}: in the environment an action explains "
             f"{env[best]:.0%} of the "
             f"change of {key!r} {LAGS[best] + 1} steps later, as stored {LAGS[now] + 1} steps later",
+            key=subject.action_key,
         )
     elif stored.max() < env[best] / 5 and _varied(subject):
         yield (

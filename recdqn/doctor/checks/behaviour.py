@@ -35,9 +35,10 @@ def repeated_calls(subject: Subject) -> Found:
         if key in subject.policy.out_keys or steps.get(key, None) is None:
             continue
         if not torch.equal(td.get(key), steps.get(key)):
-            yield (
+            yield Evidence(
                 "input-overwritten",
                 f"the policy changes {key!r}, which it reads: the buffer stores the changed values",
+                key=key,
             )
 
 

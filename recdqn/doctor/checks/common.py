@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.envs import Compose, Transform, TransformedEnv
 from torchrl.envs.common import EnvBase
 
 from recdqn.doctor.bugs import BUGS
+from recdqn.doctor.names import Names
 from recdqn.doctor.report import Finding, Severity
+from recdqn.doctor.subject import Subject
 
 
 class Evidence(NamedTuple):
@@ -22,17 +24,24 @@ class Evidence(NamedTuple):
         message: the object, key, step and numbers.
         severity: if the parts show that it is another than that of the code.
         fix: the correction with the names of these parts; that of the code by default.
+        key: the entry that it is about, for the correction of the code.
     """
 
     code: str
     message: str
     severity: Severity | None = None
     fix: str | None = None
+    key: NestedKey | None = None
 
-    def finding(self) -> Finding:
-        """Return it with the code's own severity and correction where it has none."""
+    def finding(self, subject: Subject | None = None) -> Finding:
+        """Return it with the code's own severity and correction where it has none.
+
+        Args:
+            subject: the parts, whose names the correction has; TorchRL's names without it.
+        """
         bug = BUGS[self.code]
-        return Finding(self.code, self.severity or bug.severity, self.message, self.fix or bug.fix)
+        fix = self.fix or bug.fix.format_map(Names(subject, self.key))
+        return Finding(self.code, self.severity or bug.severity, self.message, fix)
 
 
 Found = Iterator[tuple[str, str] | tuple[str, str, Severity | None, str | None] | Evidence]

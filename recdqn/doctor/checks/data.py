@@ -11,13 +11,12 @@ from recdqn.doctor.checks.loss import slice_independence
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.report import Severity
 from recdqn.doctor.slices import adjacent, marked_starts, valid_steps
-from recdqn.doctor.stored import same_trajectory, vectors
+from recdqn.doctor.stored import TRAJECTORY, same_trajectory, vectors
 from recdqn.doctor.subject import Subject
 
 JUMP = 5  # times the largest second difference in the rollout
 FEW = 30  # second differences are too few to know the largest
 SMALL = 1e8  # bytes of images that any machine has
-NUMBER = ("collector", "traj_ids")
 STATE_TOLERANCE = 1e-3  # a stored state may have been rounded
 
 
@@ -38,7 +37,7 @@ def continuity(subject: Subject) -> Found:
         in_storage += int((unexplained & stored_apart).sum())
         at_cursor += int((unexplained & cursor).sum())
         unmarked += int((apart & done & ~init).sum())
-        if flat.get(NUMBER, None) is not None and "buffer" in subject.given:
+        if flat.get(TRAJECTORY, None) is not None and "buffer" in subject.given:
             renumbered += int((apart & init & ~done & ~stored_apart & same_trajectory(flat)).sum())
     if breaks > pairs / 2:
         yield "unrelated-transitions", f"{breaks} of {pairs} steps do not begin where the previous one "
@@ -56,10 +55,10 @@ def continuity(subject: Subject) -> Found:
         yield Evidence(
             "slice-over-episodes",
             f"at {renumbered} of {pairs} steps inside slices an episode begins without an end before it, and "
-            f"both have the same {NUMBER!r}: two collectors began to count at 0",
+            f"both have the same {TRAJECTORY!r}: two collectors began to count at 0",
             "warning",
             "keep one collector for the whole training, or add to the numbers of each new one: "
-            f"data[{NUMBER!r}] += buffer[:][{NUMBER!r}].max() + 1",
+            f"data[{TRAJECTORY!r}] += buffer[:][{TRAJECTORY!r}].max() + 1",
         )
     unmarked += in_storage
     if unmarked:
@@ -188,21 +187,21 @@ def stored_states(subject: Subject) -> Found:
     for key in subject.state_inputs:
         values = [batch.get(key, None) for batch in subject.batches]
         if any(value is None for value in values):
-            yield _lost(subject, f"the batch has no {key!r}")
+            yield _lost(subject, f"the batch has no {key!r}", key)
         elif not any(value.any() for value in values) and max(map(len, subject.slices)) > 1:
-            yield _lost(subject, f"{key!r} is zero at every step of {len(values)} batches")
+            yield _lost(subject, f"{key!r} is zero at every step of {len(values)} batches", key)
         else:
             yield from _partly_lost(subject, key)
             yield from _stored_state(subject, key)
 
 
-def _lost(subject: Subject, message: str) -> Evidence:
+def _lost(subject: Subject, message: str, key: NestedKey) -> Evidence:
     """Report states that are missing; a note if the loss runs and does not read the states."""
     severity: Severity | None = None
     if subject.has("loss") and not reads_states(subject):
         message += f"; {name_of(subject.loss)} starts every slice from zero and does not read it"
         severity = "note"
-    return Evidence("state-lost", message, severity)
+    return Evidence("state-lost", message, severity, key=key)
 
 
 def reads_states(subject: Subject) -> bool:
@@ -245,7 +244,7 @@ def _partly_lost(subject: Subject, key: NestedKey) -> Found:
         empty += int((later & vectors(flat[key] == 0).all(-1)[1:]).sum())
         inside += int(later.sum())
     if empty > inside / 50:
-        yield _lost(subject, f"{key!r} is zero at {empty} of {inside} steps inside episodes")
+        yield _lost(subject, f"{key!r} is zero at {empty} of {inside} steps inside episodes", key)
 
 
 def _stored_state(subject: Subject, key: NestedKey) -> Found:
@@ -272,12 +271,11 @@ def _stored_state(subject: Subject, key: NestedKey) -> Found:
             f"stored {key!r} is not what the previous step wrote, at {stale} of {pairs} steps{cause}",
             None,
             f"store {key!r} as the policy read it, before the step" if late else None,
+            key,
         )
     if kept:
-        yield (
-            "state-over-episode",
-            f"stored {key!r} is not zero at {kept} of {starts} first steps of episodes",
-        )
+        message = f"stored {key!r} is not zero at {kept} of {starts} first steps of episodes"
+        yield Evidence("state-over-episode", message, key=key)
 
 
 def image_storage(subject: Subject) -> Found:
@@ -300,7 +298,7 @@ def image_storage(subject: Subject) -> Found:
         if value.is_floating_point():
             small = value.numel() / stored.numel()
             message = f"{key!r} is {value.dtype}: {size}; as uint8 it takes {small:,.0f} per step"
-            yield Evidence("pixels-float32", message, severity)
+            yield Evidence("pixels-float32", message, severity, key=key)
         if key[0] == "next" and (root := unravel_key(key[1:])) in stored.keys(True):
             message = f"{key!r} is stored in addition to {root!r}: {size} for the copy"
-            yield Evidence("pixels-twice", message, severity)
+            yield Evidence("pixels-twice", message, severity, key=key)

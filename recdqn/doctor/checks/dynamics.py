@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recdqn.doctor.checks.common import Evidence, Found, is_image
 from recdqn.doctor.checks.data import steps_ahead
-from recdqn.doctor.probe import Skip
+from recdqn.doctor.probe import REWARD, Skip
 from recdqn.doctor.stored import connected, same_trajectory, vectors
 from recdqn.doctor.subject import Subject
 
@@ -71,11 +71,12 @@ def stored_actions(subject: Subject) -> Found:
     best = max(range(len(LAGS)), key=gains.__getitem__)
     key = subject.action_key
     if best != 0 and gains[best] > 0.4 and gains[0] < gains[best] / 2:
-        yield (
+        yield Evidence(
             "entry-shifted",
             f"{key!r} is stored {_late(LAGS[best])}: with the stored actions of that step, stored steps "
             f"predict {gains[best]:.0%} more of the change of observations in the environment than without "
             f"actions; with those of the same step {gains[0]:.0%}",
+            key=key,
         )
         return
     right, none = (_error(_nearest(x, truth, x, others=True), truth) for x in (own, env.context * scale))
@@ -112,11 +113,12 @@ def stored_rewards(subject: Subject) -> Found:
     yield from sizes
     best = min(range(len(LAGS)), key=errors.__getitem__)
     if not sizes and best != 0 and errors[best] < 0.5 * min(errors[0], 1.0) and slopes[best] > 0:
-        yield (
+        yield Evidence(
             "entry-shifted",
-            f"('next', 'reward') is stored {_late(LAGS[best])}: the stored rewards of that step predict "
+            f"{REWARD!r} is stored {_late(LAGS[best])}: the stored rewards of that step predict "
             f"the environment's up to {errors[best]:.1%} of their variance, those of the same step up to "
             f"{errors[0]:.1%}",
+            key=REWARD,
         )
 
 

@@ -139,11 +139,12 @@ def hidden_values(subject: Subject) -> Found:
             for i in (~shown).nonzero().flatten().tolist():
                 if share[i] - expected[i] > REVEALED * (1 - expected[i]):
                     source = f"the rest of {key!r}" if other == key else repr(other)
-                    yield (
+                    yield Evidence(
                         "masked-leak",
                         f"element {i} of the base environment's {vectors[0]!r} is hidden in {key!r}, "
                         f"but {source} reveals it: R2 {share[i]:.2f}, from the visible elements alone "
                         f"{expected[i]:.2f}",
+                        key=other,
                     )
 
 

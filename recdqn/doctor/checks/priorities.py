@@ -69,11 +69,12 @@ def weights(subject: Subject) -> Found:
             f"{name_of(subject.loss)} does not read {key!r}: frequent draws of large errors are not "
             "corrected",
             None if (weight != weight.reshape(-1)[0]).any() else "note",
+            key=key,
         )
     elif 2.5 < second / first < 3.5:
-        yield (
+        yield Evidence(
             "weights-wrong",
             f"{name_of(subject.loss)} applies {key!r} twice: with twice the weight of half of the steps "
-            "it grows by "
-            f"{second:.3g}, with the first weight by {first:.3g}",
+            f"it grows by {second:.3g}, with the first weight by {first:.3g}",
+            key=key,
         )

@@ -207,7 +207,7 @@ def target_time(subject: Subject) -> Found:
             "target-reads-now",
             f"{name_of(subject.loss)}: changing every observation after a step moved no error of {tried} "
             "steps: the "
-            f"target reads {keys[0]!r} and not ('next', {keys[0]!r})",
+            f"target reads {keys[0]!r} and not {unravel_key(('next', keys[0]))!r}",
         )
 
 

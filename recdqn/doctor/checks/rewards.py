@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdqn.doctor.checks.common import Evidence, Found
 from recdqn.doctor.checks.data import steps_ahead
-from recdqn.doctor.probe import Skip
+from recdqn.doctor.probe import REWARD, Skip
 from recdqn.doctor.subject import Subject
 
 FEW = 4  # different rewards, at most, of an environment whose rewards can be compared one by one
@@ -129,13 +129,12 @@ def _late(env: list[Tensor], stored: list[Tensor]) -> Found:
         )
         only_last = first == 0 and other < RARE and last > 0.1
         if only_last and late > 0.5 * last and end < 0.5 * last:
-            yield (
+            yield Evidence(
                 "entry-shifted",
-                "('next', 'reward') is one step late: in the environment the last step of an episode has "
-                "the reward "
-                f"{float(value):g}, at {last:.0%} of the ends; stored it is at {late:.0%} of the first "
-                "steps and "
-                f"{end:.0%} of the last",
+                f"{REWARD!r} is one step late: in the environment the last step of an episode has the "
+                f"reward {float(value):g}, at {last:.0%} of the ends; stored it is at {late:.0%} of the "
+                f"first steps and {end:.0%} of the last",
+                key=REWARD,
             )
             return
 

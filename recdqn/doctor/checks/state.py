@@ -6,7 +6,7 @@ import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from torchrl.modules import set_recurrent_mode
 
-from recdqn.doctor.checks.common import Found
+from recdqn.doctor.checks.common import Evidence, Found
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.rollout import StepRecord
 from recdqn.doctor.subject import Subject
@@ -29,7 +29,7 @@ def state_flow(subject: Subject) -> Found:
     for read, write in subject.state_keys:
         for message in _primer_mismatch(subject, first, read, write):
             matches = False
-            yield "primer-mismatch", message
+            yield Evidence("primer-mismatch", message, key=read)
     if not matches:
         raise Skip("the primer does not match")
     if subject.rollout.policy_error is not None:
@@ -53,7 +53,7 @@ def _primer_mismatch(subject: Subject, first: TensorDictBase, read: NestedKey, w
 
 def _written_shape(subject: Subject, td: TensorDictBase, write: NestedKey) -> torch.Size | None:
     """Return the shape in which the policy writes a state if it reads none."""
-    td = td.exclude(*subject.state_inputs)
+    td = td.exclude(*subject.state_inputs).clone()
     td["is_init"] = torch.ones(*td.shape, 1, dtype=torch.bool)
     try:
         with set_recurrent_mode(False):
@@ -81,27 +81,33 @@ def _one_state(steps: list[StepRecord], read: NestedKey, write: NestedKey) -> Fo
         if (fresh := step.done & ~carried).any():
             filled = max(filled, float(arrived[fresh].abs().max()))
     if kept:
-        yield "state-over-episode", f"{kept} episodes began with the last {read!r} of the previous episode"
+        message = f"{kept} episodes began with the last {read!r} of the previous episode"
+        yield Evidence("state-over-episode", message, key=read)
     elif filled:
-        yield (
+        yield Evidence(
             "primer-mismatch",
             f"{read!r} is up to {filled:.2g} after a reset: the policy starts episodes from zero, but the "
             "loss would start them from this value",
+            key=read,
         )
     if overwritten:
-        yield "state-overwritten", f"the policy reads {read!r} and overwrites it with the new state"
+        message = f"the policy reads {read!r} and overwrites it with the new state"
+        yield Evidence("state-overwritten", message, key=read)
     elif unravel_key(write) != unravel_key(("next", read)) and (lost or stale):
-        yield (
+        yield Evidence(
             "out-key-without-next",
             f"the policy reads {read!r}, but writes {write!r}, which step_mdp does not move to {read!r}",
+            key=read,
         )
     elif lost:
-        yield (
+        yield Evidence(
             "no-primer",
             f"the policy wrote {write!r}, but {read!r} was missing after {lost} of {len(steps)} steps",
+            key=read,
         )
     elif stale:
-        yield (
+        yield Evidence(
             "state-not-carried",
             f"{read!r} was not the {write!r} that the policy wrote, after {stale} of {len(steps)} steps",
+            key=read,
         )

@@ -13,12 +13,11 @@ from torchrl.modules import set_recurrent_mode
 from recdqn.doctor.checks.common import Evidence, Found, name_of, transforms_of
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.slices import valid_steps
-from recdqn.doctor.stored import connected, flat, same_trajectory, vectors
+from recdqn.doctor.stored import TRAJECTORY, connected, flat, same_trajectory, vectors
 from recdqn.doctor.subject import Subject
 
 DRAWS = 5  # sampled steps for each stored one
 SECONDS = 0.5  # of sampling, at most
-NUMBER = ("collector", "traj_ids")
 FAR = 0.2  # distance of stored states from the policy's, relative to their size
 
 
@@ -77,7 +76,7 @@ def duplicates(subject: Subject) -> Found:
     rows = flat(subject.rows)
     keys = [k for k in subject.batch_observations if rows.get(k, None) is not None]
     keys += [unravel_key(("next", k)) for k in keys if rows.get(unravel_key(("next", k)), None) is not None]
-    marks = [k for k in (NUMBER, "step_count") if rows.get(k, None) is not None]
+    marks = [k for k in (TRAJECTORY, "step_count") if rows.get(k, None) is not None]
     if not keys or len(rows) < 50:
         raise Skip("there are too few stored observations")
     columns = [vectors(rows.get(k)).double() for k in (*keys, *marks)]
@@ -254,5 +253,6 @@ def newest_states(subject: Subject) -> Found:
                 f"computes from the same inputs{cause}",
                 None if distance > 0.5 else "warning",
                 f"store {read!r} as the state before the step" if same else None,
+                write,
             )
             return

@@ -174,7 +174,7 @@ class OwnMemory(TensorDictModuleBase):
         self.head = nn.Linear(2, 2)
 
     def forward(self, td):
-        old = td.get("mean") * (~td["is_init"])
+        old = td.get("mean", torch.zeros_like(td["observation"])) * (~td["is_init"])
         new = old + 0.3 * (td["observation"] - old)
         return td.set("action_value", self.head(new)).set(self.out_keys[1], new)
 
