@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from multiprocessing import get_context
-from multiprocessing.connection import wait
+from multiprocessing.connection import wait as wait_for
 from threading import Lock
 
 import gymnasium as gym
@@ -35,7 +35,7 @@ def start(function, *args, log=os.devnull, tmp=None, limit=None, nohup=False):
 
 def join(process, timeout=None):
     """Wait until a process ends, as ``process.join`` does; other threads may start and join others."""
-    wait([process.sentinel], timeout)
+    wait_for([process.sentinel], timeout)
     with asking:
         process.join(0)
 
@@ -92,3 +92,13 @@ def hang(cfg, out):
     except Stopped as stopped:
         print(stopped, flush=True)
         sys.exit(stopped.status)
+
+
+def wait(ready, run, log=None):
+    """Wait until something is so, at most ten minutes."""
+    for _ in range(6_000):
+        if (log is None or log.exists()) and ready():
+            return
+        assert run.is_alive(), log and log.read_text()
+        time.sleep(0.1)
+    raise AssertionError("it never came to that")
