@@ -173,7 +173,7 @@ def main(
     runs |= dict(choices()) if "choices" in chosen else {}
 
     for task in chosen:
-        if task not in (*ONLY, "choices"):
+        if task != "choices" and len(ONLY.get(task, AGENTS)) > 1:  # tasks in which agents are compared
             path = out / "memory" / task / RANDOM
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(random_return(task)) + "\n")
