@@ -77,7 +77,7 @@ def diagnose(
         >>> env = make_env(cfg.env)
         >>> policy = make_policy(cfg.policy, env)
         >>> print(diagnose(env=add_primers(env, policy), policy=policy).headline)
-        0 errors, 0 warnings; 27 of 67 checks ran
+        0 errors, 0 warnings; 27 of 68 checks ran
     """
     only, ignore = list(only), list(ignore)
     given = {"env": env, "policy": policy, "buffer": buffer, "batch": batch, "loss": loss, "updater": updater}

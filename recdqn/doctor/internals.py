@@ -60,6 +60,12 @@ def priorities_of(buffer: ReplayBuffer) -> Tensor | None:
     return torch.as_tensor(tree[torch.arange(len(buffer))])
 
 
+def shares_priorities(first: ReplayBuffer, second: ReplayBuffer) -> bool:
+    """Return whether the samplers of two buffers have one tree of priorities, which could not be copied."""
+    others = vars(second.sampler)
+    return any("tree" in name and value is others[name] for name, value in vars(first.sampler).items())
+
+
 def worker_envs(env: BatchedEnvBase) -> list[EnvBase]:
     """Return the environments of a batch in this process that has been started; none of others.
 

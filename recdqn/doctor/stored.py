@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
@@ -89,6 +90,13 @@ def same_trajectory(row: TensorDictBase) -> Tensor:
     if number is None:
         return torch.ones(max(len(row) - 1, 0), dtype=torch.bool)
     return (vectors(number)[1:] == vectors(number)[:-1]).all(-1)
+
+
+def sampled_indices(info: Mapping[str, Any]) -> Tensor:
+    """Return the indices of sampled steps, ``[N, dimensions of the storage]``, from what ``sample`` says."""
+    index = info["index"]
+    index = torch.stack(index, -1) if isinstance(index, tuple) else torch.as_tensor(index)
+    return index.reshape(len(index), -1)
 
 
 def vectors(value: Tensor) -> Tensor:

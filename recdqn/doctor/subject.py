@@ -21,7 +21,7 @@ from recdqn.doctor.copies import copy_env, copy_part, reachable_modules
 from recdqn.doctor.probe import LossProbe, Skip
 from recdqn.doctor.rollout import Rollout, StepRecord, record_rollout
 from recdqn.doctor.slices import slice_indices
-from recdqn.doctor.stored import stored_rows
+from recdqn.doctor.stored import sampled_indices, stored_rows
 from recdqn.errors import first_line
 from recdqn.flow import recurrent_keys
 
@@ -124,8 +124,7 @@ class Subject:
     def _sample(self) -> TensorDictBase:
         batch, info = self.buffer.sample(return_info=True)
         if "index" not in batch.keys():  # a plain ReplayBuffer does not write it into the batch
-            index = info["index"]
-            index = torch.stack(index, -1) if isinstance(index, tuple) else torch.as_tensor(index)
+            index = sampled_indices(info)
             if len(index) == batch.numel():
                 batch["index"] = index.reshape(*batch.shape, -1)
         return batch.cpu()

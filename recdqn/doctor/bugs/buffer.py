@@ -125,6 +125,11 @@ BUFFER: dict[str, Bug] = {
             "init-never-true",
         ),
     ),
+    "priorities-of-steps": Bug(
+        "warning",
+        "a slice is drawn by the priority of its first step alone",
+        "draw slices by the errors of all their steps, as PrioritySliceSampler of recdqn.replay does",
+    ),
     "priorities-stuck": Bug(
         "error",
         "the priorities do not follow the errors",

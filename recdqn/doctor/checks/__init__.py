@@ -92,6 +92,7 @@ CHECKS = (
     Check(data.observation_jumps, ("env", "batch"), ("impossible-steps",)),
     Check(data.image_storage, ("batch",), ("pixels-float32", "pixels-twice")),
     Check(priorities.priorities, ("buffer",), ("priorities-stuck",)),
+    Check(priorities.slice_priorities, ("buffer",), ("priorities-of-steps",)),
     Check(loss.slice_independence, ("loss", "batch"), ("target-leak",)),
     Check(loss.temporal_dependence, ("loss", "batch"), ("recurrent-mode-off",)),
     Check(policy.causality, ("policy", "batch"), ("sees-future",)),

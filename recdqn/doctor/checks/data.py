@@ -8,6 +8,8 @@ from torch import Tensor
 
 from recdqn.doctor.checks.common import Evidence, Found, is_image, name_of
 from recdqn.doctor.checks.loss import slice_independence
+from recdqn.doctor.internals import priorities_of
+from recdqn.doctor.names import Names
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.report import Severity
 from recdqn.doctor.slices import adjacent, marked_starts, valid_steps
@@ -40,8 +42,11 @@ def continuity(subject: Subject) -> Found:
         if flat.get(TRAJECTORY, None) is not None and "buffer" in subject.given:
             renumbered += int((apart & init & ~done & ~stored_apart & same_trajectory(flat)).sum())
     if breaks > pairs / 2:
-        yield "unrelated-transitions", f"{breaks} of {pairs} steps do not begin where the previous one "
-        "ended"
+        yield Evidence(
+            "unrelated-transitions",
+            f"{breaks} of {pairs} steps do not begin where the previous one ended",
+            fix=_slices_by_priority(subject),
+        )
         return
     if at_cursor:
         yield "slice-over-cursor", f"at {at_cursor} of {pairs} steps, the oldest step follows the newest"
@@ -70,6 +75,16 @@ def continuity(subject: Subject) -> Found:
         cure = "batch['is_init'][0] = True; batch['is_init'][1:] |= batch['next', 'done'][:-1]"
         fix = f"after sampling: {cure}" if done_marks_slices(subject) else None
         yield Evidence("is-init-lost", message, severity, fix)
+
+
+def _slices_by_priority(subject: Subject) -> str | None:
+    """Return a correction that keeps the priorities, if the sampler has some."""
+    if not subject.has("buffer") or priorities_of(subject.buffer) is None:
+        return None
+    return (
+        f"{name_of(subject.buffer.sampler)} draws single steps: sample slices by PrioritySliceSampler("
+        f"slice_len=..., traj_key={Names(subject)['trajectory']!r}) of recdqn.replay"
+    )
 
 
 def done_marks_slices(subject: Subject) -> bool:

@@ -13,7 +13,7 @@ from torchrl.modules import set_recurrent_mode
 from recdqn.doctor.checks.common import Evidence, Found, name_of, transforms_of
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.slices import valid_steps
-from recdqn.doctor.stored import TRAJECTORY, connected, flat, same_trajectory, vectors
+from recdqn.doctor.stored import TRAJECTORY, connected, flat, same_trajectory, sampled_indices, vectors
 from recdqn.doctor.subject import Subject
 
 DRAWS = 5  # sampled steps for each stored one
@@ -108,9 +108,7 @@ def never_sampled(subject: Subject) -> Found:
     drawn, deadline = 0, time.process_time() + SECONDS
     while drawn < DRAWS * total and time.process_time() < deadline:
         _, info = buffer.sample(return_info=True)
-        index = info["index"]
-        index = torch.stack(index, -1) if isinstance(index, tuple) else torch.as_tensor(index)
-        index = index.reshape(len(index), -1).tolist()
+        index = sampled_indices(info).tolist()
         seen.update(map(tuple, index))
         drawn += len(index)
     if size is None and seen and len(next(iter(seen))) == 1:

@@ -12,8 +12,10 @@ from torchrl.data import (
     TensorDictReplayBuffer,
 )
 from torchrl.envs import SerialEnv, TransformedEnv
+from torchrl.objectives import SoftUpdate
 
 from benchmarks.planted import Windows, changed
+from recdqn import RecurrentDQNLoss
 
 
 def replayed(sampler=None, **options):
@@ -25,6 +27,18 @@ def prioritized(size):
     """TorchRL 0.14.1's PrioritizedSliceSampler marks the ends of its slices and not their starts."""
     options = {"slice_len": 8, "traj_key": TRAJECTORY, "strict_length": False}
     return PrioritizedSliceSampler(size, alpha=0.7, beta=0.9, **options)
+
+
+def by_first_steps(**options):
+    """Priorities of steps, and a loss that counts no error in the first ones."""
+    parts = replayed(prioritized(2_000))
+    loss = RecurrentDQNLoss(parts["policy"][:-1], action_space="one-hot", **options)
+    updater = SoftUpdate(loss, tau=0.1)
+    for _ in range(5):
+        batch = parts["buffer"].sample()
+        loss(batch)
+        parts["buffer"].update_tensordict_priority(batch)
+    return parts | {"loss": loss, "updater": updater}
 
 
 def workers_side_by_side():
@@ -83,6 +97,7 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("is-init-lost", "'is_init'", lambda: replayed(slices(strict_length=True, init_key=None))),
     ("is-init-lost", "'is_init'", lambda: replayed(prioritized(2_000))),
     ("is-init-lost", "'is_init'", lambda: replayed(kind=ReplayBuffer)),
+    ("priorities-of-steps", "burn-in", lambda: by_first_steps(burn_in=3)),
     ("state-lost", repr(H), lambda: replayed(exclude=STATES)),
     ("state-lost", repr(H), lambda: replayed(transform=changed(torch.zeros_like, H))),
     ("pixels-float32", "28,224 bytes", lambda: image_buffer(torch.float32, twice=False)),

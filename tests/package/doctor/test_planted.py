@@ -36,7 +36,8 @@ LOWERED = {
 # Bugs of the planted parts beside the one that is meant.
 ALSO = {
     "slice-over-cursor": ["never-sampled"],
-    "is-init-lost": ["priorities-stuck"],
+    "is-init-lost": ["priorities-stuck", "priorities-of-steps"],
+    "priorities-of-steps": ["is-init-lost"],
     "target-leak": ["bootstrap-stops"],
     "recurrent-mode-off": ["bootstrap-stops"],
 }
