@@ -185,6 +185,7 @@ def serve(
         port: 0 takes a free one.
         expire: seconds after which an unused session expires.
     """
+    say(f"loading {run}")  # that and the imports take seconds
     from recdqn.serve import serve as listen
 
     listen(run, host, port, expire)
