@@ -41,6 +41,7 @@ ENVIRONMENT: dict[str, Bug] = {
         "a wrapper of the environment learns statistics while it runs",
         "evaluate with the statistics of training, evaluate(..., statistics=run.statistics), or scale by "
         "fixed numbers",
+        ("masked-leak",),
     ),
     "masked-leak": Bug(
         "warning",

@@ -58,7 +58,7 @@ CHECKS = (
     Check(workers.workers, ("env",), ("workers-alike", "workers-differ")),
     Check(env.learning_wrappers, ("env",), ("norm-learns",)),
     Check(env.episode_starts, ("env",), ("no-init-tracker", "init-never-true", "init-false-start")),
-    Check(ends.resets, ("env",), ("autoreset-step", "reset-remembers")),
+    Check(ends.resets, ("env",), ("autoreset-step", "reset-remembers", "norm-learns")),
     Check(env.hidden_values, ("env",), ("masked-leak",)),
     Check(state.state_flow, ("env", "policy"), state.STATE_CODES),
     Check(batching.sequential_mode, ("policy", "env or batch"), ("recurrent-mode-on", "batch-statistics")),

@@ -162,4 +162,5 @@ def _is_mean_and_deviation(norm: object, mean: torch.Tensor, std: torch.Tensor) 
     x_std, x_mean = std / scale, (mean - loc) / scale
     ratio = (x_std / scale)[std > 1e-9]
     close = (x_mean - loc).abs() < 0.7 * x_std.clamp_min(1e-9)
-    return bool((ratio > 0.5).all() and (ratio < 2).all() and close.all() and ((std < 0.5) | (std > 2)).any())
+    alike = (ratio > 0.5).all() and (ratio < 2).all() and close.all()
+    return bool(alike and ((std < 0.6) | (std > 1.7)).any())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -11,14 +12,22 @@ from torchrl.envs import TransformedEnv
 from torchrl.envs.batched_envs import BatchedEnvBase
 from torchrl.envs.common import EnvBase
 
-from recdqn.doctor.checks.common import Found, name_of, transforms_of
+from recdqn.doctor.checks.common import Evidence, Found, name_of, transforms_of
 from recdqn.doctor.copies import copy_env
 from recdqn.doctor.internals import worker_envs
 from recdqn.doctor.probe import Skip
-from recdqn.doctor.stored import connected, episode_lengths, episode_starts, flat
+from recdqn.doctor.stored import (
+    TRAJECTORY,
+    connected,
+    episode_lengths,
+    episode_starts,
+    flat,
+    same_trajectory,
+)
 from recdqn.doctor.subject import Subject
 
 SEED = 5
+RESETS = 10  # fill what a stack of frames keeps
 UNLIKELY = 0.01  # chance that stored episodes ended as they did
 
 
@@ -35,7 +44,7 @@ def stored_ends(subject: Subject) -> Found:
         raise Skip("no episode of the rollout ended")
     now = stored["done"].reshape(-1)
     if not now.any():
-        starts, usual = int(sum(episode_starts(row).sum() for row in subject.rows)), sum(map(len, env)) / ends
+        starts, usual = sum(map(_numbered_starts, subject.rows)), sum(map(len, env)) / ends
         if starts >= 5 and 0.4 < (len(now) / starts) / usual < 2.5:
             yield (
                 "end-not-stored",
@@ -71,6 +80,14 @@ def stored_ends(subject: Subject) -> Found:
             f"{share:.0%} of {ends} episodes of the environment ended terminated, none of the {number} "
             f"stored ones, of which {int(shorter.sum())} are shorter than the limit",
         )
+
+
+def _numbered_starts(row: TensorDictBase) -> int:
+    """Count the episodes that begin with a number of their own, not those that a new collector cut off."""
+    starts = episode_starts(row)
+    if row.get(TRAJECTORY, None) is not None:
+        starts[1:] &= ~same_trajectory(row)
+    return int(starts.sum())
 
 
 def _continued(subject: Subject) -> torch.Tensor:
@@ -138,13 +155,24 @@ def _remembers(env: EnvBase, keys: list[NestedKey]) -> Found:
     for transform in transforms_of(env):
         if hasattr(transform, "freeze"):  # running statistics may change from reset to reset
             transform.freeze()
-    state = env.transform.state_dict()
+    state = copy.deepcopy(env.transform.state_dict())
     before = _seeded(env, keys)
     for _ in range(2):
         env.rollout(15, break_when_any_done=False)
-        env.transform.load_state_dict(state)  # statistics may change
         after = _seeded(env, keys)
-        if torch.equal(before, after):
+        moved = float((after - before).abs().max())
+        learnt = moved and _learnt(env, keys)
+        env.transform.load_state_dict(state)
+        if not moved:
+            return
+        if learnt and torch.equal(_seeded(env, keys), before):
+            yield Evidence(
+                "norm-learns",
+                f"{learnt} changes at every step, and with it {keys[0]!r} after a reset with the same "
+                f"seed, by up to {moved:.2g}",
+                "note",
+                "evaluate with the numbers of training, which then must not change",
+            )
             return
     transforms = [name_of(t) for t in transforms_of(env)]
     yield (
@@ -153,6 +181,21 @@ def _remembers(env: EnvBase, keys: list[NestedKey]) -> Found:
         f"{(after - before).abs().max():.2g}, depending on "
         f"the steps before; one of {', '.join(transforms)} keeps something of the last episode",
     )
+
+
+def _learnt(env: TransformedEnv, keys: list[NestedKey]) -> str | None:
+    """Return the name of a transform's number that changes at each reset, also when frames are full."""
+    for _ in range(RESETS):
+        state, first = copy.deepcopy(env.transform.state_dict()), _seeded(env, keys)
+    if torch.equal(first, _seeded(env, keys)):
+        return None
+    for name, value in env.transform.state_dict().items():
+        number = isinstance(value, torch.Tensor) and value.is_floating_point()
+        if number and not torch.equal(value, state[name]):
+            *place, last = name.split(".")
+            transform = env.transform[int(place[-1])] if place else env.transform
+            return f"{last} of {name_of(transform)}"
+    return None
 
 
 def _seeded(env: object, keys: list[NestedKey]) -> torch.Tensor:

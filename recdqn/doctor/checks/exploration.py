@@ -17,6 +17,7 @@ from recdqn.doctor.stored import flat
 from recdqn.doctor.subject import Subject
 
 COPIES = 64  # of one step, to compare the actions chosen in it
+NEWEST = 500  # stored steps whose actions the policy chooses again
 AT_ONCE = 100  # fewer steps of annealing are updates or collections, not environment steps
 
 
@@ -115,8 +116,7 @@ def taken_actions(subject: Subject) -> Found:
         yield (
             "never-explores",
             f"{greedy} of {total} stored actions are the best ones, although eps is {eps:.2g} or was "
-            "larger: they "
-            "were chosen without exploration",
+            "larger: they were chosen without exploration",
             None,
             "collect with Collector(..., exploration_type=ExplorationType.RANDOM), the default",
         )
@@ -128,14 +128,27 @@ def _greedy(subject: Subject, rows: TensorDictBase) -> tuple[int, int]:
     action = rows.get(key, None)
     prefix = () if isinstance(key, str) else key[:-1]
     value = rows.get((*prefix, "action_value"), rows.get("action_value", None))
-    if action is None or value is None or not value.is_floating_point():
+    if action is None:
         return 0, 0
+    if value is None or not value.is_floating_point():
+        return _as_the_policy(subject, rows[-NEWEST:])
     value = value.reshape(len(rows), -1)
     chosen = action.long().argmax(-1).reshape(-1) if action.numel() == value.numel() else action.reshape(-1)
     clear = value.amax(-1) > value.amin(-1)
     if len(chosen) != len(rows):
         return 0, 0
     return int(((chosen == value.argmax(-1)) & clear).sum()), int(clear.sum())
+
+
+def _as_the_policy(subject: Subject, rows: TensorDictBase) -> tuple[int, int]:
+    """Return how many stored actions the policy would choose without exploration, and how many there are."""
+    keys = [k for k in subject.policy.in_keys if k != subject.action_key]
+    if any(rows.get(key, None) is None for key in keys):
+        return 0, 0
+    with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
+        chosen = subject.policy(rows.select(*keys).clone())[subject.action_key].reshape(len(rows), -1)
+    same = (chosen == rows[subject.action_key].reshape(len(rows), -1)).all(-1)
+    return int(same.sum()), len(rows)
 
 
 def masks(subject: Subject) -> Found:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
-from torchrl.envs import TransformedEnv
+from torchrl.envs import Transform, TransformedEnv
 from torchrl.envs.batched_envs import BatchedEnvBase
 from torchrl.envs.common import EnvBase
 
@@ -17,6 +19,7 @@ from recdqn.doctor.stored import episode_starts, vectors
 from recdqn.doctor.subject import Subject
 
 RESETS = 3
+LEARNT = 20  # steps from which running statistics learn
 
 
 def workers(subject: Subject) -> Found:
@@ -123,9 +126,13 @@ def _same_stored_starts(subject: Subject, keys: list[NestedKey]) -> Found:
 
 def _different_statistics(envs: list[EnvBase]) -> Found:
     """Compare the transforms inside the workers, entry by entry."""
+    if any(hasattr(t, "frozen_copy") for worker in envs[:1] for t in transforms_of(worker)):
+        envs = [copy_env(worker) for worker in envs[:2]]
+        for worker in envs:  # fresh statistics are alike
+            worker.rollout(LEARNT, break_when_any_done=False)
     chains = [transforms_of(worker) for worker in envs]
     for alike in zip(*chains, strict=False):
-        states = [transform.state_dict() for transform in alike]
+        states = [_numbers_of(transform) for transform in alike]
         for name, value in states[0].items():
             if not isinstance(value, Tensor) or not value.is_floating_point():
                 continue
@@ -138,6 +145,19 @@ def _different_statistics(envs: list[EnvBase]) -> Found:
                     "they show the same state with different numbers",
                 )
                 return
+
+
+def _numbers_of(transform: Transform) -> dict[str, Any]:
+    """Return the numbers that a transform holds; of a running normalisation its mean and deviation."""
+    if not hasattr(transform, "frozen_copy"):
+        return dict(transform.state_dict())
+    values = {"loc": transform.loc, "scale": transform.scale}
+    return {
+        f"{name} of {key!r}": value
+        for name, td in values.items()
+        if isinstance(td, TensorDictBase)
+        for key, value in td.items(True, True)
+    }
 
 
 def _numbers(value: Tensor) -> str:

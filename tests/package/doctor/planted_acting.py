@@ -6,8 +6,10 @@ import torch
 from pipelines import lstm, network, played, primed, stored, vector_env
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
+from torchrl.collectors import Collector
 from torchrl.data import Binary
-from torchrl.envs import ObservationNorm, SerialEnv, Transform, UnaryTransform
+from torchrl.envs import ObservationNorm, SerialEnv, Transform, UnaryTransform, VecNormV2
+from torchrl.envs.utils import ExplorationType
 from torchrl.modules import EGreedyModule
 
 
@@ -37,6 +39,42 @@ def statistics_of_each():
     for seed, worker in enumerate(env._envs):
         worker.set_seed(seed)
     return {"env": env}
+
+
+def running_statistics_of_each():
+    keys = {"in_keys": ["observation"], "out_keys": ["observation"]}
+    env = SerialEnv(2, lambda: vector_env(VecNormV2(**keys)))
+    env.set_seed(0)
+    env.reset()
+    return {"env": env}
+
+
+class RunningMean(Transform):
+    """Subtract the mean of all that it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("count", torch.zeros(()))
+
+    def _step(self, tensordict, next_tensordict):
+        value = next_tensordict["observation"]
+        self.count += 1
+        self.mean += (value - self.mean) / self.count
+        return next_tensordict.set("observation", value - self.mean)
+
+    def _reset(self, tensordict, tensordict_reset):
+        return self._step(None, tensordict_reset)
+
+
+class KeptFrames(RunningMean):
+    """Add the last two observations, which a reset does not clear, from a buffer."""
+
+    def _step(self, tensordict, next_tensordict):
+        value = next_tensordict["observation"]
+        before = self.mean.clone()
+        self.mean.copy_(value)
+        return next_tensordict.set("observation", value + before)
 
 
 class LastBeforeReset(Transform):
@@ -134,6 +172,17 @@ def annealed_at_once():
     return {"policy": TensorDictSequential(*policy[:-1], explore), "buffer": stored(data)}
 
 
+def collected_greedily():
+    """Without stored values, so that only the policy shows which actions are the best ones."""
+    policy = network()
+    env = primed(policy)
+    greedy = {"exploration_type": ExplorationType.DETERMINISTIC}
+    collector = Collector(env, policy, frames_per_batch=100, total_frames=300, **greedy)
+    data = torch.cat([batch.clone() for batch in collector])
+    collector.shutdown(close_env=False)
+    return {"policy": policy, "buffer": stored(data, exclude=["action_value", "chosen_action_value"])}
+
+
 def greedy_after_exploring():
     modules = list(network())
     greedy = TensorDictModule(lambda q: nn.functional.one_hot(q.argmax(-1), 2), ["action_value"], ["action"])
@@ -146,6 +195,9 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("workers-alike", "the same seed", lambda: started(vector_env, vector_env)),
     ("workers-alike", "the same environment object", one_environment),
     ("workers-differ", "scale of ObservationNorm", statistics_of_each),
+    ("workers-differ", "loc of 'observation' of VecNormV2", running_statistics_of_each),
+    ("norm-learns", "mean of RunningMean", lambda: {"env": vector_env(RunningMean())}),
+    ("reset-remembers", "KeptFrames", lambda: {"env": vector_env(KeptFrames())}),
     ("autoreset-step", "'observation'", lambda: {"env": vector_env(LastBeforeReset())}),
     ("reset-remembers", "Sum", lambda: {"env": vector_env(Sum())}),
     ("memory-outside-data", "keeps something", lambda: with_module(3, Counts(), ["action_value"])),
@@ -160,4 +212,5 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("action-mask-ignored", "'action_mask'", masked),
     ("exploration-over", "EGreedyModule", annealed_at_once),
     ("never-explores", "EGreedyModule", greedy_after_exploring),
+    ("never-explores", "300 of 300 stored actions", collected_greedily),
 ]

@@ -86,6 +86,14 @@ def test_torchrls_recurrent_settings_are_healthy(options):
     assert codes(report) == [] and not any("failed" in why for why in report.skipped.values())
 
 
+def test_collectors_that_end_inside_episodes_store_every_step():
+    """Episodes of 30 steps and collectors of 10: only a new collector's numbers repeat."""
+    policy = network()
+    env = primed(policy, StepCounter(max_steps=30, step_count_key="count"))
+    buffer = stored(torch.cat([collect(env, policy, frames=100)[:10] for _ in range(8)]))
+    assert codes(diagnose(env=env, policy=policy, buffer=buffer)) == ["slice-over-episodes"]
+
+
 @pytest.mark.parametrize("batched", [SerialEnv, ParallelEnv])
 def test_a_batched_environment_is_checked_in_this_process(batched):
     policy = network()

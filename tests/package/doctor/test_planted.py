@@ -29,6 +29,7 @@ LOWERED = {
     "pixels-float32",
     "pixels-twice",
     "target-frozen",
+    "norm-learns",
     "priorities-stuck",
     "states-differ",
     "scale-differs",
