@@ -1,4 +1,4 @@
-"""A limit on the time of a check."""
+"""A limit on the time of a check, which other processes of the machine do not use up."""
 
 from __future__ import annotations
 
@@ -7,15 +7,56 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
-IDLE = 0.02  # share of processor time below which a check waits for something; a busy machine gives more
 BUSY = 5  # times the limit, in processor time: large networks are slow, and do not hang
-LONGEST = 12  # times the limit, in wall-clock time, however busy the machine is
+CROWDED = (
+    50  # times the processor time, where the system does not tell for how long a process was kept waiting
+)
+TASKS = Path("/proc/self/task")  # of Linux: the threads of this process
 
 
 class TimeUp(BaseException):
     """The limit has passed; not an ``Exception``, so that a part that catches those does not swallow it."""
+
+
+class Times(NamedTuple):
+    """Seconds until now.
+
+    Attributes:
+        passed: wall-clock time.
+        worked: processor time of this process.
+        queued: time in which its threads were ready and had no processor; ``None`` if this is not known.
+    """
+
+    passed: float
+    worked: float
+    queued: float | None
+
+
+def times() -> Times:
+    """Read the clocks."""
+    queued = None
+    with contextlib.suppress(OSError, ValueError, IndexError):  # a thread ended, or this is not Linux
+        queued = sum(int((task / "schedstat").read_text().split()[1]) for task in TASKS.iterdir()) / 1e9
+    return Times(time.monotonic(), time.process_time(), queued)
+
+
+class Clock:
+    """Counts work, and waiting for something else than a processor, since it was made."""
+
+    def __init__(self) -> None:
+        self._began = times()
+
+    def read(self) -> tuple[float, float]:
+        """Return the seconds of work, and the seconds of waiting."""
+        began, now = self._began, times()
+        passed, worked = now.passed - began.passed, now.worked - began.worked
+        if began.queued is None or now.queued is None:
+            return worked, passed - CROWDED * worked
+        return worked, passed - worked - (now.queued - began.queued)
 
 
 @contextlib.contextmanager
@@ -29,11 +70,11 @@ def limited(seconds: float) -> Iterator[None]:
     if timer is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    began, worked = time.monotonic(), time.process_time()
+    clock = Clock()
 
     def look(number: int, frame: FrameType | None) -> None:
-        passed, used = time.monotonic() - began, time.process_time() - worked
-        if used > BUSY * seconds or used < IDLE * passed or passed > LONGEST * seconds:
+        worked, waited = clock.read()
+        if worked > BUSY * seconds or waited > 0.9 * seconds:
             raise TimeUp
 
     handler = signal.signal(signal.SIGALRM, look)

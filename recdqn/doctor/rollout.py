@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +11,11 @@ from torch import Tensor
 from torchrl.envs.common import EnvBase
 from torchrl.modules import set_recurrent_mode
 
-from recdqn.doctor.limits import IDLE
+from recdqn.doctor.limits import Clock
 from recdqn.errors import first_line
 
 STEPS = 300  # at most, for each environment
-SECONDS = 2.5  # at most, of work or of waiting; longer where other processes use the processor
-LONGEST = 4  # times SECONDS, in wall-clock time
+SECONDS = 2.5  # at most, of work or of waiting
 EPISODES = 20  # stop after this many have ended
 
 
@@ -66,7 +64,7 @@ def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | 
     began = torch.ones(td.shape, dtype=torch.bool)
     steps: list[StepRecord] = []
     policy_error = env_error = None
-    ends, began_at, worked = 0, time.monotonic(), time.process_time()
+    ends, clock = 0, Clock()
     with set_recurrent_mode(False):
         while len(steps) < STEPS:
             before = td.clone()
@@ -88,10 +86,6 @@ def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | 
             steps.append(StepRecord(before, after, td.clone(), done, following.clone()))
             td, began = following, done
             ends += int(done.sum())
-            passed, used = time.monotonic() - began_at, time.process_time() - worked
-            waits = passed > SECONDS and used < IDLE * passed
-            if (ends >= EPISODES and len(steps) >= 2 * EPISODES) or waits:
-                break
-            if used > SECONDS or passed > LONGEST * SECONDS:
+            if (ends >= EPISODES and len(steps) >= 2 * EPISODES) or max(clock.read()) > SECONDS:
                 break
     return Rollout(steps, policy_error, env_error)
