@@ -59,12 +59,13 @@ SEEDS = {
     "minigrid-memory-s11": 3,
     "minigrid-memory-s13": 3,
     "flickering-cartpole": 5,
+    "flickering-pixels": 3,
     "pixel-cartpole": 3,
 }  # number of seeds
 LONG = ("corridor-100", "corridor-300", "corridor-1000", "t-maze-10", "t-maze-30", "t-maze-100")
 MAZES = ("minigrid-memory-s9", "minigrid-memory-s11", "minigrid-memory-s13")
 # An LSTM only, to see how long it remembers; with pictures no memory only, beside the preset's LSTM.
-ONLY = dict.fromkeys((*LONG, *MAZES, "autoencode"), ("lstm",)) | {
+ONLY = dict.fromkeys((*LONG, *MAZES, "autoencode", "flickering-pixels"), ("lstm",)) | {
     "pixel-cartpole": ("none",),
     "count-recall": ("lstm", "none"),
     "minigrid-memory-s11": ("lstm", "four", "none"),

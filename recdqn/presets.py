@@ -79,21 +79,31 @@ def _minigrid(size: int, slice_len: int, memory_span: int, frames: int) -> Setti
     }
 
 
+def _joined(*parts: Settings) -> Settings:
+    """Return all settings; later ones count."""
+    names = {name for settings in parts for name in settings}
+    return {
+        name: {key: value for settings in parts for key, value in settings.get(name, {}).items()}
+        for name in sorted(names)
+    }
+
+
+PIXELS: Settings = {
+    "env": {"observation": "pixels", "num_envs": 16, "reward_scale": 0.01},
+    "policy": {"features": 128, "eps_frames": 10_000},
+    "loss": {"gamma": 0.99, "tau": 0.01},
+    # Reading pictures is slow, so evaluations are fewer and shorter.
+    "train": {
+        "total_frames": 60_000,
+        "learning_rate": 1e-3,
+        "average": 0.999,
+        "eval_every": 50,
+        "eval_episodes": 10,
+    },
+}
 PRESETS: dict[str, Settings] = {
     "masked-cartpole": {},  # the defaults
-    "pixel-cartpole": {
-        "env": {"observation": "pixels", "num_envs": 16, "reward_scale": 0.01},
-        "policy": {"features": 128, "eps_frames": 10_000},
-        "loss": {"gamma": 0.99, "tau": 0.01},
-        # Reading pictures is slow, so evaluations are fewer and shorter.
-        "train": {
-            "total_frames": 60_000,
-            "learning_rate": 1e-3,
-            "average": 0.999,
-            "eval_every": 50,
-            "eval_episodes": 10,
-        },
-    },
+    "pixel-cartpole": PIXELS,
     "flickering-cartpole": {
         "env": {
             "id": "recdqn/FlickeringCartPole-v0",
@@ -108,6 +118,14 @@ PRESETS: dict[str, Settings] = {
         "replay": {"capacity": 50_000},
         "train": {"total_frames": 200_000, "solved_return": 475.0},
     },
+    "flickering-pixels": _joined(
+        PIXELS,
+        {
+            "env": {"id": "recdqn/FlickeringCartPole-v0", "previous": True},
+            "policy": {"initial_value": 1.0},
+            "train": {"total_frames": 120_000, "solved_return": 475.0},
+        },
+    ),
     "corridor-10": _corridor(10, 0.99, 30_000),
     "corridor-30": _corridor(30, 0.99, 60_000),
     "corridor-100": _corridor(100, 0.997, 100_000),
@@ -164,15 +182,6 @@ R2D2: Settings = {
 # Where episodes are longer than a slice: sequences of 20 steps after 10 of burn-in, one every 10 steps, a
 # quarter of the paper's 80, 40 and 40.
 SEQUENCES: Settings = {"loss": {"burn_in": 10}, "replay": {"slice_len": 30, "period": 10}}
-
-
-def _joined(*parts: Settings) -> Settings:
-    """Return all settings; later ones count."""
-    names = {name for settings in parts for name in settings}
-    return {
-        name: {key: value for settings in parts for key, value in settings.get(name, {}).items()}
-        for name in sorted(names)
-    }
 
 
 PRESETS |= {
