@@ -49,6 +49,20 @@ def test_the_ladder_helps_in_company_of_the_other_pieces_and_the_plain_preset_ne
     assert not agent(task, "ladder").scale.ladder and not Config.preset(task).scale.ladder
 
 
+@pytest.mark.parametrize("task", ["t-maze-10", "masked-cartpole"])
+def test_five_seeds_of_other_tasks_tell_nothing_apart(task):
+    found = ablation.recorded_pieces(task)
+    pieces = {name: runs for name, runs in found.items() if name != ablation.PLAIN}
+    assert {len(runs) for runs in pieces.values()} == {5}
+    assert all(ablation.verdict(found["complete"], runs) == "no difference seen" for runs in pieces.values())
+    means = [ablation.mean_interval(runs)[0] for runs in pieces.values()]
+    assert 3.5 < max(means) / min(means) < 4.5
+    counts = [ablation.frames(run) for run in found["complete"]]
+    assert max(counts) / min(counts) > 8
+    unsolved = {name for name, runs in pieces.items() if not all(run["final"] for run in runs)}
+    assert unsolved == ({"n-step"} if task == "masked-cartpole" else set())
+
+
 @pytest.mark.parametrize("task", [*SEEDS, *ALONE])
 def test_each_agent_lacks_one_piece(task):
     complete = agent(task, "complete")
