@@ -17,11 +17,12 @@ from torchrl.objectives.utils import TargetNetUpdater
 
 from recdqn.doctor import internals
 from recdqn.doctor.bugs import BUGS
+from recdqn.doctor.choices import chosen_codes, require_steps, require_types
 from recdqn.doctor.copies import isolated
 from recdqn.doctor.examine import examine
 from recdqn.doctor.report import Bug, Finding, Report
 from recdqn.doctor.subject import Subject
-from recdqn.errors import UserError, suggest
+from recdqn.errors import UserError
 
 __all__ = ["BUGS", "Bug", "Finding", "Report", "diagnose"]
 
@@ -70,7 +71,8 @@ def diagnose(
         too long, ends the checks that need it, and not the others.
 
     Raises:
-        UserError: if no part is given, a part has the wrong type, or there is no such code.
+        UserError: if no part is given, an argument has the wrong type or no steps, there is no such code, or
+            every code is ignored.
 
     Example:
         >>> cfg = Config.preset("masked-cartpole")
@@ -79,17 +81,12 @@ def diagnose(
         >>> print(diagnose(env=add_primers(env, policy), policy=policy).headline)
         0 errors, 0 warnings; 27 of 68 checks ran
     """
-    only, ignore = list(only), list(ignore)
     given = {"env": env, "policy": policy, "buffer": buffer, "batch": batch, "loss": loss, "updater": updater}
     given = {name: part for name, part in given.items() if part is not None}
     if not given:
         raise UserError(f"nothing to check: give at least one of {', '.join(PARTS)}")
-    for name, part in given.items():
-        if not isinstance(part, PARTS[name]):
-            raise UserError(f"{name} is a {type(part).__name__}: expected {PARTS[name].__name__}")
-    for code in (*only, *ignore):
-        if code not in BUGS:
-            raise UserError(f"there is no code {code!r}: {suggest(code, BUGS)}")
-    codes = [code for code in only or BUGS if code not in ignore]
+    require_types(given, PARTS)
+    require_steps(batch, frames)
+    codes = chosen_codes(only, ignore)
     with isolated(None if buffer is None else internals.random_generator(buffer)):
         return examine(Subject(frames, **given), codes)

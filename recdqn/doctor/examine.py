@@ -54,6 +54,8 @@ def _unavailable(subject: Subject, check: Check) -> str | None:
     if missing:
         return f"no {' and no '.join(missing)} given"
     needed = [name for names in check.needs for name in names.split(" or ")]
+    if "batch" in needed and "batch" not in subject.given:
+        needed.append("buffer")  # from which it is sampled
     slow = [why for name, why in subject.slow.items() if name in needed]
     return slow[0] if slow else None
 
@@ -71,6 +73,6 @@ def _run(subject: Subject, check: Check, found: dict[str, Finding]) -> str | Non
         why = f"the {subject.running} took longer than {SECONDS:g} seconds"
         subject.slow[subject.running] = why
         return why
-    except Exception as error:  # a part that does not run must not hide the bugs of the others
+    except (Exception, SystemExit) as error:  # a part that does not run must not hide the bugs of others
         return f"running it failed with {first_line(error)}"
     return None

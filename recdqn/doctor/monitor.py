@@ -16,11 +16,20 @@ from torchrl.objectives.utils import TargetNetUpdater
 
 from recdqn.doctor.checks.common import Evidence, Found, name_of
 from recdqn.doctor.checks.exploration import explorers
+from recdqn.doctor.choices import require_types
 from recdqn.doctor.examine import in_order
 from recdqn.doctor.internals import priorities_of
 from recdqn.doctor.report import Finding, Report
 from recdqn.errors import UserError
 
+PARTS: dict[str, Any] = {
+    "env": EnvBase,
+    "policy": nn.Module,
+    "buffer": ReplayBuffer,
+    "loss": nn.Module,
+    "updater": TargetNetUpdater,
+    "optim": torch.optim.Optimizer,
+}
 ENOUGH = 20  # updates after which something that never happened will not
 
 
@@ -44,7 +53,8 @@ class Monitor:
         report: what was found, after ``collections`` or when the block has ended without an error.
 
     Raises:
-        UserError: if no part is given, or ``collections`` is not positive or has no buffer to count by.
+        UserError: if no part is given, one has the wrong type, or ``collections`` is not positive or has no
+            buffer to count by.
 
     Example:
         >>> policy = make_policy(cfg.policy, env)
@@ -65,11 +75,17 @@ class Monitor:
         *,
         collections: int | None = None,
     ) -> None:
-        if all(part is None for part in (env, policy, buffer, loss, updater, optim)):
-            raise UserError("nothing to watch: give some of env, policy, buffer, loss, updater, optim")
-        if collections is not None and (collections < 1 or buffer is None):
+        parts = (env, policy, buffer, loss, updater, optim)
+        given = {name: part for name, part in zip(PARTS, parts, strict=True) if part is not None}
+        if not given:
+            raise UserError(f"nothing to watch: give some of {', '.join(PARTS)}")
+        require_types(given, PARTS)
+        if collections is not None and (
+            not isinstance(collections, int) or collections < 1 or buffer is None
+        ):
             raise UserError(
-                f"collections={collections}: give a positive number, and the buffer whose extend() is counted"
+                f"collections={collections!r}: give a positive number, and the buffer whose extend() is "
+                "counted"
             )
         self.collections = collections
         self.env, self.policy, self.buffer = env, policy, buffer

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from recdqn.doctor.bugs import BUGS
+from recdqn.doctor.choices import chosen_codes
 from recdqn.doctor.examine import in_order
 from recdqn.doctor.report import Finding, Report
-from recdqn.errors import UserError, first_line, suggest
+from recdqn.errors import first_line
 from recdqn.export import description_of, opened
 from recdqn.export.inputs import random_inputs
 
@@ -42,12 +43,9 @@ def diagnose_file(path: str | Path, only: Sequence[str] = (), ignore: Sequence[s
     Raises:
         UserError: if the file cannot be read, or there is no such code.
     """
-    for code in (*only, *ignore):
-        if code not in BUGS:
-            raise UserError(f"there is no code {code!r}: {suggest(code, BUGS)}")
+    wanted = chosen_codes(only, ignore)
     described = description_of(path)
     report = diagnose_step(opened(path), described["inputs"], described["outputs"])
-    wanted = [code for code in only or BUGS if code not in ignore]
     return Report(
         tuple(finding for finding in report.findings if finding.code in wanted),
         tuple(code for code in report.checked if code in wanted),

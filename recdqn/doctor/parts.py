@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torchrl.objectives import SoftUpdate
 from recdqn.collect import make_collector
 from recdqn.doctor import PARTS
 from recdqn.envs import add_primers, make_env
-from recdqn.errors import UserError, resolve
+from recdqn.errors import UserError, first_line, resolve
 from recdqn.loss import make_loss
 from recdqn.policy import make_policy
 from recdqn.replay import make_replay_buffer
@@ -23,7 +24,7 @@ def parts_of(target: str) -> dict[str, Any]:
     """Return the parts that ``target`` names: the folder of a run, or ``"module:function"``.
 
     Raises:
-        UserError: if ``target`` is neither, or the function does not return a dictionary of parts.
+        UserError: if ``target`` is neither, or the function fails or returns no dictionary of parts.
     """
     if Path(target).is_dir():
         return parts_of_run(target)
@@ -32,7 +33,14 @@ def parts_of(target: str) -> dict[str, Any]:
     function = resolve(target)
     if not callable(function):
         raise UserError(f"{target!r} is a {type(function).__name__}: expected a function")
-    parts = function()
+    try:
+        parts = function()
+    except UserError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        raise UserError(f"{target} failed with {first_line(error)} ({where})") from error
     if not isinstance(parts, dict):
         raise UserError(
             f"{target} returned a {type(parts).__name__}: expected a dictionary of {_list(PARTS)}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs.common import EnvBase
 from torchrl.modules import set_recurrent_mode
@@ -53,7 +53,9 @@ class Rollout:
     env_error: str | None
 
 
-def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | None) -> Rollout:
+def record_rollout(
+    env: EnvBase, td: TensorDictBase, policy: Callable[[TensorDictBase], TensorDictBase] | None
+) -> Rollout:
     """Step ``env`` until some episodes have ended, with ``policy`` in sequential mode.
 
     Args:
@@ -64,22 +66,22 @@ def record_rollout(env: EnvBase, td: TensorDictBase, policy: TensorDictModule | 
     began = torch.ones(td.shape, dtype=torch.bool)
     steps: list[StepRecord] = []
     policy_error = env_error = None
-    ends, clock = 0, Clock()
+    ends, clock, tracked = 0, Clock(), "is_init" in td.keys()
     with set_recurrent_mode(False):
         while len(steps) < STEPS:
             before = td.clone()
             if policy is not None:
-                if "is_init" in policy.in_keys and "is_init" not in td.keys():
+                if not tracked:
                     td["is_init"] = began.unsqueeze(-1)  # its absence is a finding of its own
                 torch.manual_seed(len(steps))
                 try:
                     td = policy(td)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     policy_error, policy = first_line(error), None
             after = td.clone()
             try:
                 td, following = env.step_and_maybe_reset(env.rand_action(td))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 env_error = first_line(error)
                 break
             done = td["next", "done"].reshape(td.shape).clone()

@@ -37,7 +37,8 @@ def slice_starts(batch: TensorDictBase) -> Tensor:
 def slice_indices(batch: TensorDictBase) -> list[Tensor]:
     """Return the indices of each slice's steps in the flat batch, without padding."""
     number, valid = slice_starts(batch).cumsum(0) - 1, valid_steps(batch)
-    return [((number == k) & valid).nonzero().squeeze(-1) for k in range(int(number.max()) + 1)]
+    lengths = torch.bincount(number[valid], minlength=int(number[-1]) + 1)
+    return list(valid.nonzero().squeeze(-1).split(lengths.tolist()))
 
 
 def adjacent(batch: TensorDictBase) -> Tensor:

@@ -116,13 +116,15 @@ class Subject:
     @cached_property
     def batches(self) -> list[TensorDictBase]:
         """The given batch, then batches sampled from the buffer."""
-        batches = [self.given["batch"].clone().cpu()] if "batch" in self.given else []
+        batches = [self.given["batch"].to_tensordict().cpu()] if "batch" in self.given else []
         if "buffer" in self.given:
             batches += [self._sample() for _ in range(BATCHES)]
         return batches
 
     def _sample(self) -> TensorDictBase:
-        batch, info = self.buffer.sample(return_info=True)
+        buffer = self.buffer
+        self.running = "buffer"
+        batch, info = buffer.sample(return_info=True)
         if "index" not in batch.keys():  # a plain ReplayBuffer does not write it into the batch
             index = sampled_indices(info)
             if len(index) == batch.numel():
@@ -142,12 +144,18 @@ class Subject:
     @cached_property
     def rollout(self) -> Rollout:
         """Rollout of the environment, with the policy if there is one."""
-        policy = self.policy if self.has("policy") else None
+        acts = self.has("policy") and "policy" not in self.slow
         try:
             start = self.env.reset()
         except Exception as error:
             raise Skip(f"the environment does not reset ({first_line(error)})") from None
-        return record_rollout(self.env, start, policy)
+
+        def act(td: TensorDictBase) -> TensorDictBase:
+            out = self.policy(td)
+            self.running = "env"
+            return out
+
+        return record_rollout(self.env, start, act if acts else None)
 
     @property
     def steps(self) -> list[StepRecord]:

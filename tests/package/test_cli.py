@@ -190,6 +190,9 @@ def odd():
 
 def nothing():
     return None
+
+def fails():
+    raise ValueError("no such game")
 """
 
 
@@ -205,9 +208,8 @@ def test_doctor_of_a_function(doctored, monkeypatch, capsys):
     status, out, _ = run_main(monkeypatch, capsys, "doctor", "my_pipeline:healthy")
     assert status == 0 and out.startswith("0 errors, 0 warnings; ")
     status, out, _ = run_main(monkeypatch, capsys, "doctor", "my_pipeline:ill")
-    assert (
-        status == 1 and "error    no-primer" in out and "Fix: append module.make_tensordict_primer()" in out
-    )
+    assert status == 1 and "error    no-primer" in out
+    assert "env.append_transform(policy[1].make_tensordict_primer())" in out
 
 
 def test_doctor_of_some_codes(doctored, monkeypatch, capsys):
@@ -241,6 +243,10 @@ def test_doctor_of_a_run(saved, monkeypatch, capsys, tmp_path):
         ("my_pipeline:no_such", "the module 'my_pipeline' has no 'no_such'"),
         ("my_pipeline:nothing", "my_pipeline:nothing returned a NoneType: expected a dictionary of 'env', "),
         ("my_pipeline:odd", "my_pipeline:odd returned 'model': expected some of 'env', "),
+        (
+            "my_pipeline:fails",
+            "my_pipeline:fails failed with ValueError: no such game (my_pipeline.py",
+        ),
         (".", ". is not a run: "),
     ],
 )

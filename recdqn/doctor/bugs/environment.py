@@ -22,7 +22,7 @@ ENVIRONMENT: dict[str, Bug] = {
     ),
     "does-not-run": Bug(
         "error",
-        "the environment or the loss raises an error",
+        "the environment, the policy or the loss raises an error",
         "call env.rollout(100) and loss(buffer.sample()) alone, and correct what the traceback shows",
     ),
     "norm-uninitialised": Bug(

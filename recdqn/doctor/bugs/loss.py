@@ -7,9 +7,19 @@ from recdqn.doctor.report import Bug
 LOSS: dict[str, Bug] = {
     "not-finite": Bug(
         "error",
-        "a parameter is not finite",
+        "a parameter, an entry or the loss is not finite",
         "restore earlier weights, lower the learning rate, and clip the gradient norm",
-        ("reward-differs", "target-reads-now", "slice-over-episodes", "unrelated-transitions"),
+        (
+            "reward-differs",
+            "target-reads-now",
+            "slice-over-episodes",
+            "unrelated-transitions",
+            "state-not-carried",
+            "reset-remembers",
+            "memory-outside-data",
+            "input-overwritten",
+            "norm-off",
+        ),
     ),
     "target-leak": Bug(
         "error",

@@ -15,7 +15,7 @@ POLICY: dict[str, Bug] = {
         "error",
         "the primer does not match the module",
         "make the primer from the policy itself: env.append_transform({primer})",
-        ("state-over-episode", "states-differ"),
+        ("state-over-episode", "states-differ", "does-not-run"),
     ),
     "out-key-without-next": Bug(
         "error",

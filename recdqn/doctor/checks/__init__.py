@@ -71,6 +71,7 @@ CHECKS = (
     Check(exploration.taken_actions, ("policy", "env or batch"), ("never-explores",)),
     Check(policy.finite_parameters, ("policy or loss",), ("not-finite",)),
     Check(storage.finite_data, ("batch",), ("not-finite",)),
+    Check(runs.finite_values, ("env or loss",), ("not-finite",)),
     Check(alignment.observation_alignment, ("buffer",), ("entry-shifted",)),
     Check(alignment.action_alignment, ("env", "buffer"), ("entry-shifted", "action-not-executed")),
     Check(rewards.stored_rewards, ("env", "buffer"), ("reward-differs", "scale-differs", "entry-shifted")),

@@ -10,6 +10,8 @@ from recdqn.doctor.probe import Skip
 from recdqn.doctor.slices import MASKS
 from recdqn.doctor.subject import Subject
 
+FEW = 10  # stored steps are too few to tell how they are sampled
+
 
 def slice_lengths(subject: Subject) -> Found:
     """Look for batches in which every slice is a single step, although the policy has a memory."""
@@ -17,6 +19,8 @@ def slice_lengths(subject: Subject) -> Found:
         raise Skip("the policy has no recurrent state")
     if subject.batch.get("is_init", None) is None:
         raise Skip("the batch has no 'is_init'")
+    if subject.has("buffer") and len(subject.buffer) < FEW:
+        raise Skip(f"only {len(subject.buffer)} steps are stored")
     lengths = torch.tensor([len(s) for s in subject.slices if len(s)])
     if len(lengths) < 4 or lengths.double().mean() > 1.5:
         return

@@ -124,7 +124,23 @@ def test_it_computes_nothing_in_the_loop():
     assert counts[0] == counts[1] > 100
 
 
-@pytest.mark.parametrize("options", [{"collections": 0}, {"collections": 3, "buffer": None}])
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"policy": 3}, "policy is a int: expected Module"),
+        ({"buffer": [1]}, "buffer is a list: expected ReplayBuffer"),
+        ({"loss": print}, "loss is a builtin_function_or_method: expected Module"),
+        ({"optim": 3}, "optim is a int: expected Optimizer"),
+    ],
+)
+def test_parts_of_another_type_are_refused(part, message):
+    with pytest.raises(UserError, match=message):
+        monitor(**part)
+
+
+@pytest.mark.parametrize(
+    "options", [{"collections": 0}, {"collections": 1.5}, {"collections": 3, "buffer": None}]
+)
 def test_collections_are_counted_by_a_buffer(options):
     with pytest.raises(UserError, match="collections="):
         monitor(**made() | options)

@@ -5,6 +5,7 @@ import torch
 from pipelines import loss_parts, network, pipeline, played, select, stored
 from planted_data import image_buffer
 from planted_loss import stock_loss
+from tensordict import TensorDict
 from torch import nn
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
@@ -84,6 +85,21 @@ def test_a_loss_of_one_number_that_does_not_read_the_reward():
         ({"batch": {}}, "batch is a dict: expected TensorDictBase"),
         ({"loss": 1.0}, "loss is a float: expected Callable"),
         ({"updater": print}, "updater is a builtin_function_or_method: expected TargetNetUpdater"),
+        (
+            {"batch": TensorDict({}, [0])},
+            r"batch has shape \[0\]: expected \[N\] or .*",
+        ),
+        ({"batch": TensorDict({}, [])}, r"batch has shape \[\]: expected .*"),
+        ({"loss": print, "frames": 0}, "frames=0: expected the number of environment steps, 1 or more"),
+        ({"loss": print, "frames": "all"}, "frames='all': expected .*"),
+        ({"loss": print, "only": 5}, r"only=5: expected codes, such as \['target-leak'\]"),
+        ({"loss": print, "ignore": [None]}, r"ignore=\[None\]: expected codes, .*"),
+        ({"loss": print, "only": "no-prime"}, "there is no code 'no-prime': did you mean no-primer.*"),
+        ({"loss": print, "only": ["x"]}, "there is no code 'x': see https.*"),
+        (
+            {"loss": print, "only": "no-primer", "ignore": ["no-primer"]},
+            "nothing to look for: every code is ignored",
+        ),
     ],
 )
 def test_wrong_parts_are_refused(parts, message):
