@@ -69,7 +69,7 @@ def _measured(subject: Subject) -> Tensor:
     found = []
     for value in (1.0, 2.0):
         loss = copy_part(subject.loss)
-        _make_constant(loss, value)
+        make_constant(loss, value)
         errors = LossProbe.errors_of(loss, batch)
         if errors is None:
             raise Skip("the errors of single steps are unknown")
@@ -82,7 +82,7 @@ def _measured(subject: Subject) -> Tensor:
     return 1 - found[0]
 
 
-def _make_constant(loss: object, value: float) -> None:
+def make_constant(loss: object, value: float) -> None:
     """Set the weights of all networks to 0 and their biases to ``value``."""
     for module in reachable_modules(loss):
         named = [*module.named_parameters(), *((n, b) for n, b in module.named_buffers() if "target" in n)]

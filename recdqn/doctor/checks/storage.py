@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 import torch
-from tensordict import NestedKey, TensorDictBase, unravel_key
+from tensordict import TensorDictBase, unravel_key
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 
-from recdqn.doctor.checks.common import Evidence, Found, name_of, transforms_of
+from recdqn.doctor.checks.common import Evidence, Found, name_of
 from recdqn.doctor.probe import Skip
 from recdqn.doctor.slices import valid_steps
 from recdqn.doctor.stored import TRAJECTORY, connected, flat, same_trajectory, sampled_indices, vectors
@@ -130,87 +130,6 @@ def never_sampled(subject: Subject) -> Found:
             None,
             f"{name_of(sampler)}(..., strict_length=False)" if strict else None,
         )
-
-
-def scales(subject: Subject) -> Found:
-    """Compare sampled values with the stored ones, and those with the environment's."""
-    buffer = subject.buffer
-    batch, info = buffer.sample(return_info=True)
-    index = info["index"]
-    raw = buffer.storage.get(index)
-    if not isinstance(raw, TensorDictBase) or raw.numel() != batch.numel():
-        raise Skip("the storage does not hold single steps")
-    raw, batch = raw.cpu().reshape(-1), batch.cpu().reshape(-1)
-    reward = ("next", "reward")
-    if raw.get(reward, None) is not None and batch.get(reward, None) is not None:
-        sampled, collected = _factor(raw[reward], batch[reward]), _reward_factor(subject)
-        if sampled not in (None, 1.0) and collected not in (None, 1.0):
-            yield (
-                "scale-differs",
-                f"rewards are multiplied by {collected:.3g} in the environment and by {sampled:.3g} in "
-                "the buffer: "
-                f"the loss reads {batch[reward].abs().max():.2g} at most",
-                None,
-                "keep RewardScaling in the environment, and remove it from the buffer",
-            )
-    spec = subject.env.observation_spec
-    for key in subject.policy_observations:
-        here, there = raw.get(key, None), batch.get(key, None)
-        if here is None or there is None or here.shape != there.shape or key not in spec.keys(True, True):
-            continue
-        large, small = (float(v.double().abs().max()) for v in (here, there))
-        if here.dtype != subject.steps[0].before.get(key).dtype or min(large, small) == 0:
-            continue
-        if max(large / small, small / large) > 10 and _outputs_differ(subject, raw, batch, key):
-            yield (
-                "scale-differs",
-                f"{key!r} is up to {large:.3g} where the policy acts and up to {small:.3g} in the batch: "
-                "a transform of "
-                f"the buffer changes it, and the network reads both",
-                None,
-                f"scale {key!r} once: in the network, or in the environment and the buffer alike",
-            )
-
-
-def _factor(before: Tensor, after: Tensor) -> float | None:
-    """Return the number that makes the first tensor the second."""
-    before, after = before.double().reshape(-1), after.double().reshape(-1)
-    if before.shape != after.shape or not before.any():
-        return None
-    factor = float((before * after).sum() / (before * before).sum())
-    close = (after - factor * before).abs().max() <= 1e-4 * after.abs().max().clamp_min(1e-12)
-    return round(factor, 6) if close and factor else None
-
-
-def _reward_factor(subject: Subject) -> float | None:
-    """Return by how much the transforms of the environment multiply a reward."""
-    td = subject.steps[0].taken["next"].clone()
-    reward = td.get("reward", None)
-    if reward is None:
-        return None
-    factor = 1.0
-    for transform in transforms_of(subject.env):
-        if "reward" not in transform.in_keys or "reward" not in transform.out_keys:
-            continue
-        values = []
-        for value in (1.0, 2.0):
-            out = transform(td.clone().set("reward", torch.full_like(reward, value))).get("reward")
-            values.append(float(out.reshape(-1)[0]))
-        if abs(values[1] - 2 * values[0]) > 1e-6:
-            return None
-        factor *= values[0]
-    return round(factor, 6)
-
-
-def _outputs_differ(subject: Subject, raw: TensorDictBase, batch: TensorDictBase, key: NestedKey) -> bool:
-    """Return whether the policy's outputs differ for the two versions of an observation."""
-    keys = [k for k in subject.policy.in_keys if raw.get(k, None) is not None and k != subject.action_key]
-    steps = raw.select(*keys)[:64].clone()
-    steps["is_init"] = torch.zeros(len(steps), 1, dtype=torch.bool)
-    with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
-        before = subject.policy_outputs(steps)
-        after = subject.policy_outputs(steps.clone().set(key, batch.get(key)[:64]))
-    return bool((after - before).abs().max() > 1e-4 * before.abs().max())
 
 
 def newest_states(subject: Subject) -> Found:

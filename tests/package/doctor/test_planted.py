@@ -5,6 +5,7 @@ import planted_data
 import planted_env
 import planted_loss
 import planted_policy
+import planted_scales
 import planted_stored
 import planted_update
 import pytest
@@ -20,6 +21,7 @@ MODULES = (
     planted_env,
     planted_loss,
     planted_policy,
+    planted_scales,
     planted_stored,
     planted_update,
 )
