@@ -97,7 +97,7 @@ CHECKS = (
         ("is-init-lost", "state-lost", "state-not-carried", "state-over-episode"),
     ),
     Check(data.observation_jumps, ("env", "batch"), ("impossible-steps",)),
-    Check(data.image_storage, ("batch",), ("pixels-float32", "pixels-twice")),
+    Check(storage.image_storage, ("batch",), ("pixels-float32", "pixels-twice")),
     Check(priorities.priorities, ("buffer",), ("priorities-stuck",)),
     Check(priorities.slice_priorities, ("buffer",), ("priorities-of-steps",)),
     Check(loss.slice_independence, ("loss", "batch"), ("target-leak",)),

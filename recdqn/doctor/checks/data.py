@@ -18,7 +18,6 @@ from recdqn.doctor.subject import Subject
 
 JUMP = 5  # times the largest second difference in the rollout
 FEW = 30  # second differences are too few to know the largest
-SMALL = 1e8  # bytes of images that any machine has
 STATE_TOLERANCE = 1e-3  # a stored state may have been rounded
 
 
@@ -291,29 +290,3 @@ def _stored_state(subject: Subject, key: NestedKey) -> Found:
     if kept:
         message = f"stored {key!r} is not zero at {kept} of {starts} first steps of episodes"
         yield Evidence("state-over-episode", message, key=key)
-
-
-def image_storage(subject: Subject) -> Found:
-    """Count the bytes that images take in the storage."""
-    stored, capacity = subject.batch, subject.batch.numel()
-    if "buffer" in subject.given:
-        storage = subject.buffer.storage
-        stored = storage.get(slice(0, 1))
-        stored = stored[0].unsqueeze(0) if isinstance(stored, list) else stored
-        if not isinstance(stored, TensorDictBase):
-            raise Skip("the storage does not hold TensorDicts")
-        capacity = storage.max_size * stored.shape[storage.ndim :].numel()
-    for key in map(unravel_key, stored.keys(True, True)):
-        value = stored.get(key)
-        if not isinstance(value, Tensor) or not is_image(value, stored.ndim):
-            continue
-        step = value.nbytes / stored.numel()
-        severity: Severity | None = "note" if step * capacity < SMALL else None
-        size = f"{step:,.0f} bytes per step, {step * capacity / 1e9:.2g} GB for {capacity:,} steps"
-        if value.is_floating_point():
-            small = value.numel() / stored.numel()
-            message = f"{key!r} is {value.dtype}: {size}; as uint8 it takes {small:,.0f} per step"
-            yield Evidence("pixels-float32", message, severity, key=key)
-        if key[0] == "next" and (root := unravel_key(key[1:])) in stored.keys(True):
-            message = f"{key!r} is stored in addition to {root!r}: {size} for the copy"
-            yield Evidence("pixels-twice", message, severity, key=key)

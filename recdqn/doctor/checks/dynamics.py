@@ -11,11 +11,12 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDictBase, unravel_key
 from torch import Tensor
 
 from recdqn.doctor.checks.common import Evidence, Found, is_image
 from recdqn.doctor.checks.data import steps_ahead
+from recdqn.doctor.fits import affine_error, fitted, inverse_deviation, nearest, slope_of, squared_error
 from recdqn.doctor.probe import REWARD, Skip
 from recdqn.doctor.stored import connected, same_trajectory, vectors
 from recdqn.doctor.subject import Subject
@@ -23,7 +24,7 @@ from recdqn.doctor.subject import Subject
 LAGS = (0, 1, -1)  # steps by which a stored entry is late
 MOST = 1_500  # stored steps that are compared
 FEW = 60  # steps of the environment are too few
-NEIGHBOURS = 3
+ENDS = 5  # last steps of episodes that are compared, at least
 SUMMED = 5  # rewards, at most
 ACTION_WEIGHT = 10.0  # of an action beside observations of standard deviation 1: its neighbours share it
 WIDE = 64  # observations with more elements are projected
@@ -56,17 +57,18 @@ def stored_actions(subject: Subject) -> Found:
     if env.action.dtype != torch.bool or not (env.action[:, 0].float().std(0) > 0).any():
         raise Skip("actions are not choices, or always the same")
     change, truth = stored.after - stored.here, env.after - env.here
-    scale = _scale(stored.context)
+    scale = inverse_deviation(stored.context)
 
     def acted(steps: Steps, lag: int = 0) -> Tensor:
         return torch.cat([steps.context * scale, ACTION_WEIGHT * steps.action[:, lag]], -1)
 
     own, asked = acted(env), acted(stored)
-    without = _error(_nearest(stored.context * scale, change, env.context * scale), truth)
+    without = squared_error(nearest(stored.context * scale, change, env.context * scale), truth)
     if without == 0:
         raise Skip("the actions do not change the observations")
     gains = [
-        1 - _error(_nearest(acted(stored, lag), change, own), truth) / without for lag in range(len(LAGS))
+        1 - squared_error(nearest(acted(stored, lag), change, own), truth) / without
+        for lag in range(len(LAGS))
     ]
     best = max(range(len(LAGS)), key=gains.__getitem__)
     key = subject.action_key
@@ -79,10 +81,12 @@ def stored_actions(subject: Subject) -> Found:
             key=key,
         )
         return
-    right, none = (_error(_nearest(x, truth, x, others=True), truth) for x in (own, env.context * scale))
+    right, none = (
+        squared_error(nearest(x, truth, x, others=True), truth) for x in (own, env.context * scale)
+    )
     possible = 1 - right / none if none else 0.0
     with_stored, none = (
-        _error(_nearest(x, truth, y), change)
+        squared_error(nearest(x, truth, y), change)
         for x, y in ((own, asked), (env.context * scale, stored.context * scale))
     )
     told = 1 - with_stored / none if none else 0.0
@@ -106,10 +110,10 @@ def stored_rewards(subject: Subject) -> Found:
     if truth.std() < 1e-9 or stored.reward[:, 0].std() < 1e-9:
         raise Skip("the rewards are all the same")
     known, asked = (torch.cat([s.here, s.after, s.action[:, 0]], -1) for s in (stored, env))
-    guesses = [_fitted(known, stored.reward[:, lag], asked) for lag in range(len(LAGS))]
-    slopes = [_slope(truth, guess) for guess in guesses]
-    errors = [_affine_error(truth, guess) for guess in guesses]
-    sizes = list(_other_sizes(env, guesses[0], errors[0], slopes[0]))
+    guesses = [fitted(known, stored.reward[:, lag], asked) for lag in range(len(LAGS))]
+    slopes = [slope_of(truth, guess) for guess in guesses]
+    errors = [affine_error(truth, guess) for guess in guesses]
+    sizes = list(_other_sizes(subject, env, guesses[0], errors[0], slopes[0]))
     yield from sizes
     best = min(range(len(LAGS)), key=errors.__getitem__)
     if not sizes and best != 0 and errors[best] < 0.5 * min(errors[0], 1.0) and slopes[best] > 0:
@@ -122,7 +126,40 @@ def stored_rewards(subject: Subject) -> Found:
         )
 
 
-def _other_sizes(env: Steps, guess: Tensor, error: float, slope: float) -> Found:
+def _multiplied_at_ends(subject: Subject, env: Steps, factor: float) -> bool:
+    """Return whether stored rewards at the ends of episodes are the environment's times a factor, or may be.
+
+    What the environment gives there is predicted from all its steps; where that fails on ends of its own,
+    nothing is known.
+    """
+    known, truth = torch.cat([env.here, env.after, env.action[:, 0]], -1), env.reward[:, 0]
+    own, asked = (_ends(subject, rows, env.action.shape[-1]) for rows in (subject.env_rows, subject.rows))
+    if own is None or asked is None or min(len(own[1]), len(asked[1])) < ENDS:
+        return True
+    some, others = (tuple(part[k::2] for part in own) for k in (0, 1))
+    known, truth = torch.cat([known, some[0]]), torch.cat([truth, some[1]])
+    small = 0.4 * truth.std()
+    if (fitted(known, truth, others[0]) - others[1]).abs().median() > small:
+        return True
+    off = asked[1] - factor * fitted(known, truth, asked[0])
+    return bool(off.abs().median() < 2 * factor * small)
+
+
+def _ends(subject: Subject, rows: Sequence[TensorDictBase], most: int) -> tuple[Tensor, Tensor] | None:
+    """Return observations before and after with the action, and the rewards, of last steps of episodes."""
+    keys = [k for k in subject.batch_observations if subject.env_rows[0].get(k, None) is not None]
+    asked, rewards = [], []
+    for row in rows:
+        if any(row.get(unravel_key(("next", key)), None) is None for key in keys):
+            return None
+        at = row["next", "done"].reshape(len(row), -1).any(-1)
+        both = [_joined([r.get(key)[at] for key in keys]) for r in (row, row["next"])]
+        asked.append(torch.cat([*both, _choices(row.get(subject.action_key), most)[at]], -1))
+        rewards.append(row["next", "reward"].reshape(len(row), -1)[at, 0].double())
+    return torch.cat(asked), torch.cat(rewards)
+
+
+def _other_sizes(subject: Subject, env: Steps, guess: Tensor, error: float, slope: float) -> Found:
     """Look for stored rewards that are sums, or multiples, of the environment's."""
     few = len(env.reward[:, 0].unique()) <= 4  # such rewards are compared one by one elsewhere
     if few or error > 0.2 or 0.6 < slope < 1.6:
@@ -135,6 +172,14 @@ def _other_sizes(env: Steps, guess: Tensor, error: float, slope: float) -> Found
             "is the one after a single step",
         )
     else:
+        if slope > 1 and not _multiplied_at_ends(subject, env, slope):
+            yield (
+                "reward-differs",
+                f"the stored rewards are {slope:.3g} times the environment's inside episodes, and not at the "
+                "ends of episodes: they are sums of several rewards; but the next observation is the one "
+                "after a single step",
+            )
+            return
         yield Evidence(
             "scale-differs", f"the stored rewards are {slope:.3g} times the environment's", "warning"
         )
@@ -243,58 +288,6 @@ def _choices(action: Tensor, most: int) -> Tensor:
     return torch.nn.functional.one_hot(_numbers(action).clamp_min(0), most).bool()
 
 
-def _scale(known: Tensor) -> Tensor:
-    """Return what makes the standard deviation of each element 1; 0 for elements that do not change."""
-    std = known.std(0)
-    return torch.where(std > 1e-9, 1 / std.clamp_min(1e-9), 0.0)
-
-
-def _nearest(known: Tensor, values: Tensor, asked: Tensor, others: bool = False) -> Tensor:
-    """Return the mean value of the nearest known steps, the step itself left out if ``others``."""
-    distance = torch.cdist(asked, known)
-    if others:
-        distance.fill_diagonal_(torch.inf)
-    near, where = distance.topk(min(NEIGHBOURS, len(known)), largest=False)
-    weight = 1 / (near + 1e-3 * near.median().clamp_min(1e-9))
-    weight = weight / weight.sum(-1, keepdim=True)
-    found = values.reshape(len(values), -1)[where]
-    return (weight.unsqueeze(-1) * found).sum(1).reshape(len(asked), *values.shape[1:])
-
-
-def _fitted(known: Tensor, values: Tensor, asked: Tensor) -> Tensor:
-    """Return predictions ``[M]``: a quadratic function if there are few elements, mended by near steps."""
-    scale = _scale(known.double())
-    known, asked = known * scale, asked * scale
-    first, second = (_squares(x) for x in (known, asked))
-    penalty = 1e-3 * len(known) * torch.eye(first.shape[-1], dtype=first.dtype)
-    weights = torch.linalg.solve(first.T @ first + penalty, first.T @ values)
-    return second @ weights + _nearest(known, values - first @ weights, asked)
-
-
-def _squares(x: Tensor) -> Tensor:
-    parts = [torch.ones(len(x), 1, dtype=x.dtype), x]
-    if x.shape[-1] <= 12:
-        i, j = torch.triu_indices(x.shape[-1], x.shape[-1])
-        parts.append(x[:, i] * x[:, j])
-    return torch.cat(parts, -1)
-
-
-def _error(guess: Tensor, truth: Tensor) -> float:
-    return float((guess - truth).square().sum())
-
-
-def _slope(truth: Tensor, guess: Tensor) -> float:
-    centred = truth - truth.mean()
-    return float((centred @ guess) / (centred @ centred))
-
-
-def _affine_error(truth: Tensor, guess: Tensor) -> float:
-    """Return the share of variance that a line through the guesses leaves (1 - R2)."""
-    if guess.std() < 1e-9 or truth.std() < 1e-9:
-        return 1.0
-    return 1 - float(torch.corrcoef(torch.stack([truth, guess]))[0, 1]) ** 2
-
-
 def _sums(env: Steps, guess: Tensor) -> tuple[int, float]:
     """Return the number of rewards and the discount of the sums that the guesses are nearest to."""
     inside = env.ahead[:, -1].isfinite()
@@ -303,7 +296,7 @@ def _sums(env: Steps, guess: Tensor) -> tuple[int, float]:
     best, found = torch.inf, (1, 1.0)
     for steps, gamma in [(1, 1.0), *product(range(2, SUMMED + 1), GAMMAS)]:
         sums = env.ahead[inside, :steps] @ gamma ** torch.arange(steps, dtype=env.ahead.dtype)
-        error, slope = _affine_error(sums, guess[inside]), _slope(sums, guess[inside])
+        error, slope = affine_error(sums, guess[inside]), slope_of(sums, guess[inside])
         if error < best and (steps == 1 or 0.8 < slope < 1.25):
             best, found = error, (steps, gamma)
     return found

@@ -10,14 +10,16 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import set_recurrent_mode
 
-from recdqn.doctor.checks.common import Evidence, Found, name_of
+from recdqn.doctor.checks.common import Evidence, Found, is_image, name_of
 from recdqn.doctor.probe import Skip
+from recdqn.doctor.report import Severity
 from recdqn.doctor.slices import valid_steps
 from recdqn.doctor.stored import TRAJECTORY, connected, flat, same_trajectory, sampled_indices, vectors
 from recdqn.doctor.subject import Subject
 
 DRAWS = 5  # sampled steps for each stored one
 SECONDS = 0.5  # of sampling, at most
+SMALL = 1e8  # bytes of images that any machine has
 FAR = 0.2  # distance of stored states from the policy's, relative to their size
 
 
@@ -173,3 +175,29 @@ def newest_states(subject: Subject) -> Found:
                 write,
             )
             return
+
+
+def image_storage(subject: Subject) -> Found:
+    """Count the bytes that images take in the storage."""
+    stored, capacity = subject.batch, subject.batch.numel()
+    if "buffer" in subject.given:
+        storage = subject.buffer.storage
+        stored = storage.get(slice(0, 1))
+        stored = stored[0].unsqueeze(0) if isinstance(stored, list) else stored
+        if not isinstance(stored, TensorDictBase):
+            raise Skip("the storage does not hold TensorDicts")
+        capacity = storage.max_size * stored.shape[storage.ndim :].numel()
+    for key in map(unravel_key, stored.keys(True, True)):
+        value = stored.get(key)
+        if not isinstance(value, Tensor) or not is_image(value, stored.ndim):
+            continue
+        step = value.nbytes / stored.numel()
+        severity: Severity | None = "note" if step * capacity < SMALL else None
+        size = f"{step:,.0f} bytes per step, {step * capacity / 1e9:.2g} GB for {capacity:,} steps"
+        if value.is_floating_point():
+            small = value.numel() / stored.numel()
+            message = f"{key!r} is {value.dtype}: {size}; as uint8 it takes {small:,.0f} per step"
+            yield Evidence("pixels-float32", message, severity, key=key)
+        if key[0] == "next" and (root := unravel_key(key[1:])) in stored.keys(True):
+            message = f"{key!r} is stored in addition to {root!r}: {size} for the copy"
+            yield Evidence("pixels-twice", message, severity, key=key)
