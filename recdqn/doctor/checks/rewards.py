@@ -16,6 +16,7 @@ from recdqn.doctor.subject import Subject
 FEW = 4  # different rewards, at most, of an environment whose rewards can be compared one by one
 SEEN = 60  # steps of the environment from which its rewards are known
 EXPECTED = 10  # rewards that are not 0, when all are
+MANY = 20  # stored ends, of which none has a reward that many of the environment's ends have
 RARE = 0.05  # share of stored steps whose rewards a short rollout may not have seen
 GAMMAS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.997, 0.999)
 
@@ -128,7 +129,9 @@ def _late(env: list[Tensor], stored: list[Tensor]) -> Found:
             for classes in (env, stored)
         )
         only_last = first == 0 and other < RARE and last > 0.1
-        if only_last and late > 0.5 * last and end < 0.5 * last:
+        clear = late > 0.5 * last and end < 0.5 * last
+        never = end == 0 and late > 0.2 * last and len(stored[1]) >= MANY
+        if only_last and (clear or never):
             yield Evidence(
                 "entry-shifted",
                 f"{REWARD!r} is one step late: in the environment the last step of an episode has the "
