@@ -7,14 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 BUSY = 5  # times the limit, in processor time: large networks are slow, and do not hang
-CROWDED = (
-    50  # times the processor time, where the system does not tell for how long a process was kept waiting
-)
+CROWDED = 50  # times the processor time, where the system does not tell how long a process waited for one
 TASKS = Path("/proc/self/task")  # of Linux: the threads of this process
 
 
@@ -22,7 +20,8 @@ class TimeUp(BaseException):
     """The limit has passed; not an ``Exception``, so that a part that catches those does not swallow it."""
 
 
-class Times(NamedTuple):
+@dataclass(frozen=True)
+class Times:
     """Seconds until now.
 
     Attributes:
