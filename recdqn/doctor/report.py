@@ -24,7 +24,7 @@ class Bug:
         severity: ``"error"`` if it spoils learning, ``"warning"`` if it may be intended, ``"note"`` for a
             choice that papers make.
         summary: short description.
-        fix: how to correct it, with fields of :class:`recdqn.doctor.names.Names`.
+        fix: how to correct it, with the fields of :mod:`recdqn.doctor.names`.
         explains: codes that this bug causes as well; they are not reported beside it.
     """
 
