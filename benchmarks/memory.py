@@ -63,9 +63,10 @@ SEEDS = {
     "pixel-cartpole": 3,
 }  # number of seeds
 LONG = ("corridor-100", "corridor-300", "corridor-1000", "t-maze-10", "t-maze-30", "t-maze-100")
-MAZES = ("minigrid-memory-s9", "minigrid-memory-s11", "minigrid-memory-s13")
-# An LSTM only, to see how long it remembers; with pictures no memory only, beside the preset's LSTM.
-ONLY = dict.fromkeys((*LONG, *MAZES, "autoencode", "flickering-pixels"), ("lstm",)) | {
+LARGE = ("minigrid-memory-s9", "minigrid-memory-s13", "autoencode", "flickering-pixels")
+# Some agents only: an LSTM, to see how long it remembers; the agents that say whether a task needs memory;
+# in pixel CartPole none beside the preset's LSTM, which is recorded elsewhere, but the one without memory.
+ONLY = dict.fromkeys((*LONG, *LARGE), ("lstm",)) | {
     "pixel-cartpole": ("none",),
     "count-recall": ("lstm", "none"),
     "minigrid-memory-s11": ("lstm", "four", "none"),
