@@ -24,7 +24,7 @@ from recdqn.doctor.probe import REWARD, LossProbe, Skip
 from recdqn.doctor.subject import Subject
 
 FAR = 20  # times, between what the first layer reads in the loss and where the policy acts
-STEPS = 64  # of the environment
+STEPS = 64  # that the policy reads
 BRIGHTEST = 255  # of a byte: images are divided by it once
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase, nn.RNNCellBase)
 
@@ -239,10 +239,16 @@ def images_divided_again(subject: Subject) -> Found:
         )
 
 
-def _acting(subject: Subject, steps: TensorDictBase) -> FirstInput | None:
+def _unlinked(subject: Subject, steps: TensorDictBase) -> TensorDictBase:
+    """Return what the policy reads in ``steps``, as steps that belong to no episode."""
     keys = [k for k in subject.policy.in_keys if steps.get(k, None) is not None and k != subject.action_key]
     inputs = steps.select(*keys).clone()
     inputs["is_init"] = torch.zeros(len(inputs), 1, dtype=torch.bool)
+    return inputs
+
+
+def _acting(subject: Subject, steps: TensorDictBase) -> FirstInput | None:
+    inputs = _unlinked(subject, steps)
     with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
         return _first_input([subject.policy], lambda: subject.policy(inputs))
 
@@ -254,10 +260,8 @@ def _hidden(module: nn.Module) -> list[nn.Module]:
 
 def _outputs_differ(subject: Subject, raw: TensorDictBase, batch: TensorDictBase, key: NestedKey) -> bool:
     """Return whether the policy's outputs differ for the two versions of an observation."""
-    keys = [k for k in subject.policy.in_keys if raw.get(k, None) is not None and k != subject.action_key]
-    steps = raw.select(*keys)[:64].clone()
-    steps["is_init"] = torch.zeros(len(steps), 1, dtype=torch.bool)
+    steps = _unlinked(subject, raw[:STEPS])
     with set_exploration_type(ExplorationType.DETERMINISTIC), set_recurrent_mode(False):
         before = subject.policy_outputs(steps)
-        after = subject.policy_outputs(steps.clone().set(key, batch.get(key)[:64]))
+        after = subject.policy_outputs(steps.clone().set(key, batch.get(key)[:STEPS]))
     return bool((after - before).abs().max() > 1e-4 * before.abs().max())
