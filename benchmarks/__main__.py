@@ -18,6 +18,7 @@ import torch
 import tyro
 
 from benchmarks import buffer, imports, masked, pictures, serving, solve, stop
+from benchmarks.grids import choose, command
 from benchmarks.harness import Row
 from recdqn.book.recorded import RESULTS
 from recdqn.book.tables import bench_table
@@ -56,13 +57,11 @@ def main(
         rows: their names; all if none is given.
         out: the JSON file; rows that are not run keep their entries.
     """
-    unknown = [name for name in rows if name not in ROWS]
-    if unknown:
-        sys.exit(f"benchmarks: unknown row {', '.join(unknown)}: choose from {', '.join(ROWS)}")
+    chosen = choose(rows, ROWS)
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     saved = json.loads(out.read_text()) if out.is_file() else {}
-    for name in rows or ROWS:
+    for name in chosen:
         print(f"{name} ...", file=sys.stderr, flush=True)
         saved[name] = {**dataclasses.asdict(ROWS[name]()), "manifest": manifest()}
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,4 +70,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m benchmarks")
+    command(main)

@@ -13,16 +13,16 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 from tensordict import NestedKey
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torchrl.collectors import Collector
@@ -31,6 +31,7 @@ from torchrl.envs import ExcludeTransform, TransformedEnv, UnaryTransform
 from torchrl.objectives import DQNLoss
 
 from benchmarks import planted
+from benchmarks.grids import choose, command
 from benchmarks.memory import WIPED, wiped_returns
 from recdqn import Config, evaluate
 from recdqn.book.live import FILES
@@ -299,13 +300,22 @@ def record(name: str, task: str, seed: int, folder: Path = RESULTS) -> None:
     half.rename(out)
 
 
-if __name__ == "__main__":
+def main(names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()) -> None:
+    """Record the runs of some tasks and bugs, or of all.
+
+    Args:
+        names: of tasks, of bugs or of both.
+    """
+    chosen = choose(names, (*TASKS, *PLANTED))
+    tasks = [task for task in TASKS if task in chosen] or TASKS
+    names = [name for name in PLANTED if name in chosen] or tuple(PLANTED)
     torch.set_num_threads(1)
-    given = sys.argv[1:]
-    tasks = [task for task in TASKS if task in given] or TASKS
-    names = [name for name in given if name not in TASKS] or list(PLANTED)
     for seed in range(10):
         for name in names:
             for task in tasks:
                 if seed < PLANTED[name].seeds:
                     record(name, task, seed)
+
+
+if __name__ == "__main__":
+    command(main)

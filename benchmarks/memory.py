@@ -19,6 +19,7 @@ import gymnasium as gym
 import numpy as np
 import tyro
 
+from benchmarks.grids import choose, command
 from recdqn import Config, load_checkpoint
 from recdqn.agent import Agent
 from recdqn.book.prices import WIPED
@@ -170,7 +171,7 @@ def main(
         jobs: runs at the same time.
         out: the folder of the results.
     """
-    chosen = tasks or (*SEEDS, "choices")
+    chosen = choose(tasks, (*SEEDS, "choices"))
     runs = dict(grid(tuple(task for task in chosen if task != "choices")))
     runs |= dict(choices()) if "choices" in chosen else {}
 
@@ -187,4 +188,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)
