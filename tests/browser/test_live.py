@@ -137,6 +137,35 @@ def test_a_second_is_fifty_steps_and_little_work(browser, address, agent):
     context.close()
 
 
+# Where the rows of the live agent lie, in every frame since they are there.
+PLACES = """
+window.places = new Set();
+(function look() {
+  const box = document.querySelector('.live');
+  const all = box?.dataset.live === undefined ? [] : box.querySelectorAll('.live-body > div, .live-caption');
+  const place = row => Math.round(row.getBoundingClientRect().top - box.getBoundingClientRect().top);
+  if (all.length) places.add([...all].map(place).join());
+  requestAnimationFrame(look);
+})();
+"""
+
+
+@pytest.mark.parametrize("width", [360, 390, 412, 768, 1280])
+def test_no_row_of_it_moves(browser, address, width):
+    """While the agent loads, plays, counts its steps and is paused."""
+    context = browser.new_context(viewport={"width": width, "height": 820}, is_mobile=width < 500)
+    page = context.new_page()
+    page.add_init_script(PLACES)
+    page.goto(address + "intro.html")
+    page.locator(".live").scroll_into_view_if_needed()
+    page.wait_for_function("+document.querySelector('.live').dataset.steps > 120")
+    page.locator("[data-do=play]").click()
+    expect(page.locator("[data-do=play]")).to_have_text("Play")
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert len(page.evaluate("[...places]")) == 1, page.evaluate("[...places]")
+    context.close()
+
+
 def test_weights_are_loaded_on_sight(browser, address):
     """A window too low to show the agent loads none of its files."""
     context = browser.new_context(viewport={"width": 800, "height": 60}, reduced_motion="reduce")

@@ -203,5 +203,4 @@ for (const box of document.querySelectorAll(".live:not([data-live])")) {
   }).observe(box);
   now.live = "";
   now.playing = false;
-  find(".live-body").hidden = false;
 }
