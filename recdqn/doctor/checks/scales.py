@@ -172,7 +172,7 @@ class FirstInput(NamedTuple):
 
     Attributes:
         layer: its name and shape.
-        largest: absolute value.
+        largest: absolute value, of all calls.
     """
 
     layer: str
@@ -180,20 +180,23 @@ class FirstInput(NamedTuple):
 
 
 def _first_input(modules: Iterable[nn.Module], run: Callable[[], Any]) -> FirstInput | None:
-    """Return what the first layer that is called in ``run`` reads."""
-    seen: list[FirstInput] = []
+    """Return what the first layer reads that ``run`` calls, in all calls: a loss may go step by step."""
+    calls: list[tuple[nn.Module, float]] = []
 
     def look(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if not seen and inputs and isinstance(inputs[0], Tensor) and inputs[0].numel():
-            shape = list(next(layer.parameters()).shape)
-            seen.append(FirstInput(f"{name_of(layer)} {shape}", float(inputs[0].abs().max())))
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].numel():
+            calls.append((layer, float(inputs[0].abs().max())))
 
     with ExitStack() as stack:
         for layer in {id(m): m for module in modules for m in module.modules()}.values():
             if isinstance(layer, LAYERS):
                 stack.callback(layer.register_forward_pre_hook(look).remove)
         run()
-    return seen[0] if seen else None
+    if not calls:
+        return None
+    first = calls[0][0]
+    shape = list(next(first.parameters()).shape)
+    return FirstInput(f"{name_of(first)} {shape}", max(largest for layer, largest in calls if layer is first))
 
 
 def first_layer(subject: Subject) -> Found:

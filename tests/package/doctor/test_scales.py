@@ -3,6 +3,7 @@
 import pytest
 from pipelines import codes
 from planted_scales import in_the_loss_too, pictures
+from planted_update import first_slices, own
 
 from recdqn import diagnose
 
@@ -23,3 +24,9 @@ def test_rewards_scaled_once(options):
 
 def test_images_divided_once():
     assert codes(diagnose(**pictures(by=1.0), **ONLY)) == []
+
+
+def test_a_loss_that_goes_step_by_step_reads_more_than_its_first_step():
+    parts = own("detached", first_slices)
+    parts["batch"]["observation"][0] *= 1e-4  # the pole stands still there
+    assert codes(diagnose(**parts, **ONLY)) == []
