@@ -34,7 +34,7 @@ SETTINGS = {
     },
     "policy": {"hidden_size": 8, "features": 8, "head": 8},
     "replay": {"slices": 4, "slice_len": 10},
-    "scale": {"actors": 2},
+    "scale": {"actors": 2, "start_seconds": 600.0},  # a slow machine may need more than usual
 }
 CFG = Config.preset("masked-cartpole").replace(**SETTINGS)
 

@@ -37,7 +37,9 @@ def ray_here():
 
 @pytest.fixture
 def cfg(tiny):
-    return tiny.replace(env={"num_envs": 4}, train={"frames_per_batch": 64}, scale={"actors": 2})
+    return tiny.replace(
+        env={"num_envs": 4}, train={"frames_per_batch": 64}, scale={"actors": 2, "start_seconds": 600.0}
+    )
 
 
 def policy_of(cfg):

@@ -77,6 +77,11 @@ def own(bug, change=lambda batch: batch):
     return {"policy": policy, "batch": batch, "loss": Own(policy[:-1], bug)}
 
 
+def first_slices(batch):
+    """Fewer steps, since a loss that goes step by step is slow."""
+    return batch[:24]
+
+
 def weighted(batch):
     batch["priority_weight"] = torch.linspace(0.2, 1.0, len(batch))
     return batch
@@ -120,7 +125,7 @@ PLANTED = [  # code, part of the message, function that returns the parts
     ("terminated-ignored", "'terminated'", lambda: own("end")),
     ("bootstrap-stops", "slice ends", lambda: own("done")),
     ("bootstrap-stops", "the reward alone", lambda: own("slice end")),
-    ("memory-not-trained", "detached between steps", lambda: own("detached")),
+    ("memory-not-trained", "detached between steps", lambda: own("detached", first_slices)),
     ("action-mask-ignored", "the target takes values", lambda: own("", with_mask)),
     ("target-reads-now", "'observation'", lambda: own("now")),
     ("target-gradient", "'observation'", lambda: own("gradient")),

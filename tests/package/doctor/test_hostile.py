@@ -15,6 +15,11 @@ from recdqn import diagnose
 from recdqn.doctor.limits import TimeUp, was_cut_off
 
 
+@pytest.fixture(autouse=True)
+def patient():
+    """The doctor's own limits, for parts that hang."""
+
+
 def test_a_hanging_environment_ends_only_its_own_checks():
     def hang(observation):
         time.sleep(1_000)
