@@ -15,7 +15,9 @@ from typing import Annotated
 
 import tyro
 
+from benchmarks.grids import choose, command
 from recdqn import Config
+from recdqn.book.ablation import BESIDE_LADDER, BOTH
 from recdqn.book.recorded import RESULTS
 from recdqn.sweep import train_all
 
@@ -47,14 +49,15 @@ CUT: dict[str, dict[str, dict[str, object]]] = {
     "stored-state": {"loss": {"stored_state": False}},
     "fixed-places": {"replay": {"period": 0}},
 }
-# In the corridor of 100 steps: sequences that are half the paper's and do not hold an episode, and an
-# agent that acts by one schedule and does not see its random actions.
+# In the corridor of 100 steps: sequences that are half the paper's and do not hold an episode; and the agents
+# that have neither the ladder nor another piece, or two, of those that the task's own preset lacks.
 CORRIDOR: dict[str, dict[str, dict[str, object]]] = {
     "whole-episodes": {
         "loss": {"burn_in": 20},
         "replay": {"whole": False, "slice_len": 60, "slices": 5, "period": 20},
     },
-    "ladder-and-previous": {"env": {"previous": False}, "scale": {"ladder": False}},
+    **{f"ladder-and-{piece}": PIECES["ladder"] | PIECES[piece] for piece in BESIDE_LADDER},
+    BOTH: PIECES["ladder"] | {"loss": {"value_rescale": False, "target_every": 0}},
 }
 
 
@@ -93,8 +96,8 @@ def main(
         jobs: runs at the same time.
         out: the folder of the results.
     """
-    train_all(dict(grid(tasks or (*SEEDS, *ALONE))), out, jobs, say=partial(print, flush=True))
+    train_all(dict(grid(choose(tasks, (*SEEDS, *ALONE)))), out, jobs, say=partial(print, flush=True))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -34,12 +34,19 @@ EVERYWHERE = {  # agents of every task: by folder, what one has in the place of 
     "ladder": "one schedule of epsilon",
 }
 LABELS = EVERYWHERE | {
-    "ladder-and-previous": "one schedule, and no previous step",
     "whole-episodes": "slices of 60 steps",
     "burn-in": "no burn-in",
     "stored-state": "slices start from zeros",
     "fixed-places": "slices at any step",
     PLAIN: "the task's own preset",
+}
+# Pieces that agents without the ladder also lack, one each; the preset corridor-100 has none of them.
+BESIDE_LADDER = ("previous", "dueling", "priority", "importance", "target-copies", "rescaling")
+BOTH = "ladder-and-target-copies-and-rescaling"
+NO_LADDER = {  # agents without the ladder
+    "ladder": EVERYWHERE["ladder"],
+    **{f"ladder-and-{piece}": f"… and {EVERYWHERE[piece]}" for piece in BESIDE_LADDER},
+    BOTH: "… and both of the last two",
 }
 FEWEST = 3  # seeds that are shown
 TESTED = 4  # seeds of both agents; with fewer the test could tell nothing from chance
@@ -102,6 +109,27 @@ def overview(found: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[tuple[
     """
     names = [name for name in LABELS if any(name in agents for agents in found.values())]
     return [(LABELS[name], *(_cell(agents, name) for agents in found.values())) for name in names]
+
+
+def without_ladder(agents: Mapping[str, Sequence[Record]]) -> list[tuple[str, ...]]:
+    """Return a table row for each agent of ``NO_LADDER``.
+
+    A row has the number of seeds, the mean of :func:`frames`, and whether the agent solves its task later or
+    sooner than the complete agent, and than the agent that lacks the ladder only.
+
+    Args:
+        agents: runs by name, those of the complete agent among them.
+    """
+    words = {"helps": "later", "harms": "sooner"}
+    rows = []
+    for name, label in NO_LADDER.items():
+        runs = agents[name]
+        effects = [verdict(agents[other], runs) for other in (COMPLETE, "ladder")]
+        if name == "ladder":
+            effects[1] = "–"
+        cells = [words.get(effect, effect) for effect in effects]
+        rows.append((label, str(len(runs)), f"{mean_interval(runs)[0]:,.0f}", *cells))
+    return rows
 
 
 def _cell(agents: Mapping[str, Sequence[Record]], name: str) -> str:

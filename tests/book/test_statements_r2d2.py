@@ -41,8 +41,7 @@ def test_the_complete_agent_solves_the_corridor_and_sequences_without_the_clue_d
 @pytest.mark.parametrize("task", ["corridor-30", "corridor-100"])
 def test_the_ladder_helps_in_company_of_the_other_pieces_and_the_plain_preset_needs_none(task):
     found = ablation.recorded_pieces(task)
-    slow = [name for name in ("ladder", "ladder-and-previous") if name in found]
-    assert all(ablation.verdict(found["complete"], found[name]) == "helps" for name in slow)
+    assert ablation.verdict(found["complete"], found["ladder"]) == "helps"
     assert (
         ablation.mean_interval(found[ablation.PLAIN])[0] < 1.1 * ablation.mean_interval(found["complete"])[0]
     )
@@ -63,13 +62,62 @@ def test_five_seeds_of_other_tasks_tell_nothing_apart(task):
     assert unsolved == ({"n-step"} if task == "masked-cartpole" else set())
 
 
+def test_five_seeds_of_minigrid_take_back_what_four_said():
+    found = ablation.recorded_pieces("minigrid-memory-s7")
+    complete, plain = found.pop("complete"), found.pop(ablation.PLAIN)
+    assert {len(runs) for runs in (complete, plain, *found.values())} == {5}
+    assert all(run["final"] for runs in (complete, plain, *found.values()) for run in runs)
+    after = {name: {ablation.verdict(complete[:n], runs[:n]) for n in (4, 5)} for name, runs in found.items()}
+    assert ablation.verdict(complete[:4], found["dueling"][:4]) == "harms"
+    assert after.pop("dueling") == {"harms", "no difference seen"}
+    assert set.union(*after.values()) == {"no difference seen"}
+    steps = sorted(map(ablation.frames, complete))
+    fifth = found["dueling"][4]
+    assert fifth["seed"] == 4 and ablation.frames(fifth) == 61_440 and sum(n < 61_440 for n in steps) == 3
+    one_step = sorted(map(ablation.frames, found["n-step"]))
+    assert (one_step[0], one_step[-1]) == (35_840, 235_520) and one_step[1] < steps[0] < one_step[2]
+    means = {name: ablation.mean_interval(runs)[0] for name, runs in found.items()}
+    assert max(means, key=lambda name: abs(means[name] - sum(steps) / 5)) == "n-step"
+    assert ablation.verdict(complete, plain) == "harms"
+    assert [round(ablation.mean_interval(runs)[0], -3) for runs in (plain, complete)] == [42_000, 65_000]
+
+
+def test_only_in_flickering_cartpole_the_agent_needs_its_previous_action_and_reward():
+    tasks = {task: ablation.recorded_pieces(task) for task in ablation.TASKS}
+    words = {task: ablation.verdict(found["complete"], found["previous"]) for task, found in tasks.items()}
+    found = tasks["flickering-cartpole"]
+    assert words.pop("flickering-cartpole") == "helps" and set(words.values()) == {"no difference seen"}
+    assert len(words) == 5 and {len(runs) for runs in found.values()} == {5}
+    hidden = found.pop("previous")
+    assert {ablation.frames(run) for run in hidden} == {200_000} and not any(run["final"] for run in hidden)
+    assert all(run["final"] for runs in found.values() for run in runs)
+    complete = found.pop("complete")
+    del found[ablation.PLAIN]
+    assert {ablation.verdict(complete, runs) for runs in found.values()} == {"no difference seen"}
+
+
 @pytest.mark.parametrize("task", [*SEEDS, *ALONE])
 def test_each_agent_lacks_one_piece(task):
     complete = agent(task, "complete")
     assert complete == Config.preset(f"r2d2-{task}")
     others = [agent(task, piece) for piece in pieces(task) if piece != "complete"]
     assert all(other != complete for other in others) and len(set(map(str, others))) == len(others)
-    assert set(pieces(task)) <= set(ablation.LABELS)
+    assert set(pieces(task)) <= set(ablation.LABELS) | set(ablation.NO_LADDER)
+
+
+def test_without_the_ladder_the_agent_is_sooner_only_if_two_more_pieces_are_left_out():
+    agents = {name: recorded_runs(f"r2d2/corridor-100/{name}") for name in ("complete", *ablation.NO_LADDER)}
+    rows = {label: cells for label, *cells in ablation.without_ladder(agents)}
+    *_, two = ablation.NO_LADDER.values()
+    assert list(rows) == list(ablation.NO_LADDER.values())
+    assert all(len(agents[name]) >= 8 for name in agents)
+    assert {label for label, cells in rows.items() if cells[-1] == "sooner"} == {two}
+    later = {label for label, cells in rows.items() if cells[-2] == "later"}
+    left = {ablation.NO_LADDER[f"ladder-and-{piece}"] for piece in ("target-copies", "rescaling")}
+    assert later == rows.keys() - left - {two}
+    means = {name: ablation.mean_interval(agents[name])[0] for name in agents}
+    assert means[ablation.BOTH] < 1.1 * means["complete"]
+    assert all(29_000 < means[name] < 42_000 for name in ablation.NO_LADDER if name != ablation.BOTH)
 
 
 def test_every_test_that_the_chapter_names_exists():
@@ -98,6 +146,15 @@ def test_a_piece_helps_if_the_agent_without_it_is_later_or_fails():
     assert ablation.verdict(early, failed[:3]) == "too few runs"
     mean, low, high = ablation.mean_interval(early)
     assert mean == 14_500 and low == pytest.approx(12_700, abs=300) and high == pytest.approx(16_300, abs=300)
+
+
+def test_the_table_without_the_ladder_says_later_and_sooner():
+    early, late = [runs(n * 1_000) for n in range(10, 20)], [runs(n * 1_000) for n in range(20, 30)]
+    agents = {name: late for name in ablation.NO_LADDER} | {"complete": early, ablation.BOTH: early[1:]}
+    rows = ablation.without_ladder(agents)
+    assert rows[0] == ("one schedule of epsilon", "10", "24,500", "later", "–")
+    assert rows[1] == ("… and no previous action and reward", "10", "24,500", "later", "no difference seen")
+    assert rows[-1][1:] == ("9", "15,000", "no difference seen", "sooner")
 
 
 def test_the_overview_names_effects_failures_and_what_is_missing():
