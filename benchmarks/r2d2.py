@@ -29,7 +29,7 @@ SEEDS = {
     "minigrid-memory-s7": 5,
     "flickering-cartpole": 5,
 }  # number of seeds
-ALONE = {"corridor-300": 5, "corridor-1000": 1}  # the complete agent only: how far it gets
+ALONE = {"corridor-300": 5, "corridor-1000": 5}  # the complete agent only: how far it gets
 # What each agent has in the place of the piece.
 PIECES: dict[str, dict[str, dict[str, object]]] = {
     "complete": {},
