@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from recdqn.config import Config
 from recdqn.curves import Record, draw_curves, final_return
@@ -178,7 +178,7 @@ def _groups(runs: Mapping[str, Config], out: Path) -> dict[str, list[Record]]:
 
 
 def _here(runs: Mapping[str, Config], out: Path, jobs: int) -> Iterator[tuple[str, str | None]]:
-    processes: list[subprocess.Popen[str]] = []
+    processes = _Processes()
     with GracefulStop() as stop, ThreadPoolExecutor(jobs) as pool:
         started = {pool.submit(_train, cfg, out / name, processes): name for name, cfg in runs.items()}
         try:
@@ -190,8 +190,7 @@ def _here(runs: Mapping[str, Config], out: Path, jobs: int) -> Iterator[tuple[st
         finally:
             stop.cancel_deadline()
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                _input_of(process).close()  # each run saves its state and stops
+            processes.stop()
 
 
 def _on_cluster(runs: Mapping[str, Config], out: Path, address: str) -> Iterator[tuple[str, str | None]]:
@@ -220,12 +219,37 @@ def _on_cluster(runs: Mapping[str, Config], out: Path, address: str) -> Iterator
 def _train_away(cfg: Config) -> tuple[str | None, dict[str, bytes]]:
     """Train in a temporary folder of another machine."""
     with tempfile.TemporaryDirectory() as folder:
-        problem = _train(cfg, Path(folder) / "run", [])
+        problem = _train(cfg, Path(folder) / "run", _Processes())
         files = [Path(folder) / "run" / name for name in KEPT]
         return problem, {file.name: file.read_bytes() for file in files if file.is_file()}
 
 
-def _train(cfg: Config, out: Path, processes: list[subprocess.Popen[str]]) -> str | None:
+class _Processes:
+    """The processes of a sweep that train; each runs until it ends, or until all are stopped."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[str]] = []
+        self._stopped = False
+
+    def add(self, process: subprocess.Popen[str]) -> None:
+        """Add a process that another thread may have stopped before it was added."""
+        self._started.append(process)
+        if self._stopped:
+            _end_input(process)
+
+    def stop(self) -> None:
+        """Close the input of all processes: each saves its state and stops."""
+        self._stopped = True
+        for process in self._started:
+            _end_input(process)
+
+
+def _end_input(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def _train(cfg: Config, out: Path, processes: _Processes) -> str | None:
     """Train or resume in a process of its own; return the last line that it said if it failed."""
     command = [sys.executable, "-c", RUN]
     if (out / CONFIG).is_file():
@@ -241,7 +265,7 @@ def _train(cfg: Config, out: Path, processes: list[subprocess.Popen[str]]) -> st
         errors="replace",
         start_new_session=True,  # Ctrl-C reaches the sweep only
     ) as process:
-        processes.append(process)
+        processes.add(process)
         assert process.stderr is not None
         said = process.stderr.read()
     if process.returncode == 0:
@@ -259,11 +283,6 @@ def arguments(cfg: Config) -> list[str]:
         if value != usual[name]:
             given += [f"--{name}", *map(str, value)] if isinstance(value, tuple) else [f"--{name}={value}"]
     return given
-
-
-def _input_of(process: subprocess.Popen[str]) -> IO[str]:
-    assert process.stdin is not None
-    return process.stdin
 
 
 def _finished(out: Path, cfg: Config) -> bool:

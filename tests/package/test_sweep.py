@@ -163,3 +163,13 @@ cli.main()
     assert not metrics.exists() or json.loads(metrics.read_text())["evaluations"][-1]["frames"] < 2_048
     sweep({"a/seed-0": cfg}, out)
     assert_same(weights(run), dict(train(cfg, progress=False).policy.state_dict()))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_run_that_starts_while_the_sweep_stops_is_stopped_too(cfg, tmp_path):
+    """A free worker may take the next run before the sweep has cancelled it, and the sweep waits for it."""
+    processes = recdqn.sweep._Processes()
+    processes.stop()
+    long = cfg.replace(train={"total_frames": 200_000})
+    assert recdqn.sweep._train(long, tmp_path / "run", processes) is not None
+    assert not (tmp_path / "run" / "metrics.json").exists()
