@@ -13,7 +13,7 @@ from recdqn.doctor.report import Finding, Report
 from recdqn.doctor.subject import Subject
 from recdqn.errors import first_line
 
-SECONDS = 3.0  # a limit for a check, see limited(); each takes less than one on a free core
+SECONDS = 3.0  # a limit for a check, see limited(); most take less than one on a free core
 ORDER = ("error", "warning", "note")
 
 
