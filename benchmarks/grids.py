@@ -24,7 +24,7 @@ def choose(names: Collection[str], known: Collection[str]) -> tuple[str, ...]:
 
 
 def command(main: Callable[..., None]) -> None:
-    """Call ``main`` with the command line's arguments; a user's error or a stopped sweep is one line."""
+    """Call ``main`` with the command line's arguments; a user's error or a stop is one line."""
     module = sys.modules["__main__"].__spec__
     prog = "benchmarks" if module is None else module.name.removesuffix(".__main__")
     try:
@@ -34,3 +34,6 @@ def command(main: Callable[..., None]) -> None:
     except Stopped as stopped:
         print(f"{prog}: {stopped}", file=sys.stderr)
         sys.exit(stopped.status)
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)

@@ -20,14 +20,17 @@ def test_an_unknown_name_is_one_line_that_lists_or_suggests_names(main, monkeypa
     assert not capsys.readouterr().out
 
 
-def test_a_stopped_grid_exits_as_shells_expect(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("stop", "status"), [(Stopped(15, "stopped; the same command goes on"), 143), (KeyboardInterrupt(), 130)]
+)
+def test_a_stopped_grid_exits_as_shells_expect(stop, status, monkeypatch, capsys):
     def main() -> None:
-        raise Stopped(15, "stopped; the same command goes on")
+        raise stop
 
     monkeypatch.setattr(sys, "argv", ["benchmarks"])
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit) as exit:
         grids.command(main)
-    assert stop.value.code == 143
+    assert exit.value.code == status
     assert capsys.readouterr().err.endswith(": stopped; the same command goes on\n")
 
 
