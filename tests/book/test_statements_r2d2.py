@@ -38,6 +38,37 @@ def test_the_complete_agent_solves_the_corridor_and_sequences_without_the_clue_d
     assert sum(run["final"] is not None for run in cut) < len(cut) / 2
 
 
+def test_every_length_of_the_corridor_is_solved_with_ever_fewer_episodes():
+    steps = (30, 100, 300, 1_000)
+    found = {n: recorded_runs(f"r2d2/corridor-{n}/complete") for n in steps}
+    plain = {n: recorded_runs(f"memory/corridor-{n}/lstm") for n in steps}
+    assert all(run["final"] for runs in (*found.values(), *plain.values()) for run in runs)
+    assert len(found[300]) == 5 and all(ablation.frames(run) <= 200_000 for run in found[300])
+    frames = {n: ablation.mean_interval(runs)[0] for n, runs in found.items()}
+    episodes = [frames[n] / (n + 1) for n in steps]
+    assert 9 < frames[1_000] / frames[30] < 10 and episodes == sorted(episodes, reverse=True)
+    assert 0.25 < episodes[-1] / episodes[0] < 0.34
+    verdicts = {n: ablation.verdict(found[n], plain[n]) for n in steps}
+    assert verdicts == dict.fromkeys(steps[:3], "no difference seen") | {1_000: "too few runs"}
+    assert len(plain[1_000]) == 3
+    for n, in_a_batch in {30: 248, 1_000: 8_008}.items():
+        cfg = Config.preset(f"r2d2-corridor-{n}")
+        assert (cfg.train.frames_per_batch, cfg.train.updates, cfg.env.num_envs) == (64, 4, 32)
+        assert cfg.replay.whole and cfg.replay.slices * (n + 1) == in_a_batch
+        assert 32 * (n + 1) // 16 == {30: 62, 1_000: 2_002}[n]
+
+
+def test_in_the_longest_corridor_the_loss_waits_for_the_rewards():
+    arrival, runs = 32 * 1_001, recorded_runs("r2d2/corridor-1000/complete")
+    for run in runs:
+        losses = {each["frames"]: each["loss"] for each in run["evaluations"]}
+        before, after = (loss for frames, loss in losses.items() if abs(frames - arrival) < 5_120)
+        assert before < 1e-6 and after > 1_000 * before
+        assert ablation.frames(run) > 2 * arrival
+    counts = [ablation.frames(run) for run in runs]
+    assert len(runs) == 5 and max(map(counts.count, counts)) == 3
+
+
 @pytest.mark.parametrize("task", ["corridor-30", "corridor-100"])
 def test_the_ladder_helps_in_company_of_the_other_pieces_and_the_plain_preset_needs_none(task):
     found = ablation.recorded_pieces(task)
