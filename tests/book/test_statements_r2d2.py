@@ -12,6 +12,7 @@ from recdqn import Config
 from recdqn.book import ablation
 from recdqn.book.plots import piece_worth
 from recdqn.book.recorded import RESULTS, recorded_runs
+from recdqn.fields import dotted
 
 ROOT = Path(__file__).parents[2]
 CHAPTER = ROOT / "book" / "chapters" / "08-r2d2.ipynb"
@@ -56,6 +57,18 @@ def test_every_length_of_the_corridor_is_solved_with_ever_fewer_episodes():
         assert (cfg.train.frames_per_batch, cfg.train.updates, cfg.env.num_envs) == (64, 4, 32)
         assert cfg.replay.whole and cfg.replay.slices * (n + 1) == in_a_batch
         assert 32 * (n + 1) // 16 == {30: 62, 1_000: 2_002}[n]
+
+
+def test_slices_gates_discount_and_once_the_buffer_grow_with_the_corridor_and_nothing_else():
+    shortest, *longer = (dotted(Config.preset(f"r2d2-corridor-{n}")) for n in (30, 100, 300, 1_000))
+    grown = {"replay.slice_len", "policy.memory_span", "loss.gamma"}
+    budget = {"name", "env.id", "train.total_frames", "train.eval_every"}
+    assert shortest["scale.ladder"]  # so that nothing reads the schedule of epsilon
+    unused = {"policy.eps_frames"}
+    for cfg in longer:
+        changed = {name for name in cfg if cfg[name] != shortest[name]} - budget - unused
+        assert changed - {"replay.capacity"} == grown and all(cfg[name] > shortest[name] for name in changed)
+        assert ("replay.capacity" in changed) == (cfg is longer[-1])
 
 
 def test_in_the_longest_corridor_the_loss_waits_for_the_rewards():
