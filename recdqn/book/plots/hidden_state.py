@@ -58,7 +58,7 @@ def state_flow(steps: Sequence[Step], row: int = 0, units: int = 12) -> Figure:
                 ax.plot(t, -0.16, "^", color=RED, ms=7, clip_on=False)
         ax.plot([], [], color=SKY, label="policy")
         ax.plot([], [], color=BLACK, label="step_mdp")
-        ax.plot([], [], "x", color=RED, mew=2, label="episode ends: not moved")
+        ax.plot([], [], "x", color=RED, mew=2, label="episode ends: zeros follow")
         ax.plot([], [], "^", color=RED, label="is_init: zeros at the root")
         ncols = 2 if is_narrow() else 4
         ax.legend(
