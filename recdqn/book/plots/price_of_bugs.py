@@ -25,7 +25,7 @@ from recdqn.book.recorded import Record
 from recdqn.curves import final_return
 
 LOOKS = {"returns": (RED, "X"), "time": (ORANGE, "s"), "nothing": (GREEN, "o")}  # by kind of price
-MEANS = {"returns": "costs returns", "time": "costs time", "nothing": "no difference seen"}
+MEANS = {"returns": "costs returns", "time": "costs time", "nothing": "not told from chance"}
 
 
 @two_widths
