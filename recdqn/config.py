@@ -113,12 +113,12 @@ class PolicyConfig(Part):
             decides from the current observation alone, and shows what memory is worth in a task.
         hidden_size: units of the recurrent layer.
         memory_span: steps that the recurrent layer can remember from the start: its gates begin with time
-            constants between 1 and this number of steps (:cite:t:`tallec2018can`). 0 leaves PyTorch's
+            constants between 2 and this number of steps (:cite:t:`tallec2018can`). 0 leaves PyTorch's
             initial values, with which a state halves at each step.
         features: units of the layer before the recurrent one.
         contrast: input value of a black pixel (white is 0).
         channels, kernels, strides: the convolutions for pictures, one entry per layer.
-        bfloat16: run the convolutions in bfloat16, where the processor has instructions for it.
+        bfloat16: run the layers for pictures in bfloat16, where the processor has instructions for it.
         head: units of the hidden layer between the recurrent layer and the Q-values.
         dueling: compute Q-values as the value of the state and the advantages of the actions, as
             :cite:t:`wang2016dueling` and [r2d2] do, with a hidden layer of ``head`` units for each.
@@ -182,19 +182,19 @@ class ReplayConfig(Part):
     """Storage and sampling.
 
     Attributes:
-        capacity: transitions kept on disk. Old ones were collected with more exploration: their rewards,
-            summed over ``n_steps``, describe mistakes that the current policy no longer makes. Too few harm
-            as well.
+        capacity: transitions kept on disk, rounded up to a multiple of ``env.num_envs``. Old ones were
+            collected with more exploration: their rewards, summed over ``n_steps``, describe mistakes that
+            the current policy no longer makes. Too few harm as well.
         slice_len: environment steps of one slice; shorter at the ends of an episode.
         slices: slices in a batch.
         whole: draw an episode that fits into one slice only as a whole. Otherwise slices extend over its ends
             as over those of long ones, so few hold both, and an agent hardly learns what links them.
         period: draw only slices that begin at a multiple of this many environment steps in their episode;
-            [r2d2] use half of ``slice_len``. 0 draws slices at any step.
-        shift: largest random translation of the pictures of a sampled slice, in pixels; see
-            :class:`recdqn.replay.PixelReplayBuffer`.
-        priority: exponent of the priorities of slices; 0 draws all steps equally often. [r2d2] use 0.9; see
-            :class:`recdqn.replay.PrioritySliceSampler`.
+            [r2d2] use half of the steps after burn-in. 0 draws slices at any step.
+        shift: largest random translation of the pictures of a sampled slice, in pixels, with
+            ``env.observation="pixels"``; see :class:`recdqn.replay.PixelReplayBuffer`.
+        priority: exponent of the priorities of slices; with 0 there are none, and all steps are drawn equally
+            often, unless ``period`` is set. [r2d2] use 0.9; see :class:`recdqn.replay.PrioritySliceSampler`.
         priority_max: share of the largest error in the priority of a slice, the rest is the mean; 0.9 [r2d2].
         importance: exponent of the weights that correct for priorities in the loss; 0 leaves them out.
             :cite:t:`schaul2016prioritized` raise it to 1, [r2d2] use 0.6.
@@ -216,7 +216,8 @@ class TrainConfig(Part):
     """The training loop.
 
     Attributes:
-        total_frames: environment steps in total, over all environments, rounded down to whole collections.
+        total_frames: environment steps in total, over all environments, rounded down to whole collections,
+            but at least one.
         frames_per_batch: environment steps per collection, over all environments.
         warmup_frames: environment steps before the first update.
         updates: gradient steps per collection.
@@ -333,8 +334,8 @@ class Config(Part):
         Raises:
             ConfigError: if there is no preset ``name``, or the seed is out of range.
         """
-        if name not in PRESETS:
-            raise ConfigError(f"unknown preset {name!r}: {suggest(name, PRESETS)}")
+        if not isinstance(name, str) or name not in PRESETS:
+            raise ConfigError(f"unknown preset {name!r}: {suggest(str(name), PRESETS)}")
         return Config(name=name, seed=seed, **PRESETS[name])
 
     def replace(self, /, **values: Any) -> Config:

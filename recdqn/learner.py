@@ -89,7 +89,9 @@ class Learner:
         norm = torch.nn.utils.get_total_norm(self._gradient)
         result = loss.item(), norm.item()
         if not math.isfinite(sum(result)):
-            raise NotFinite(self._not_finite(batch, *result), batch)
+            message = self._not_finite(batch, *result)
+            torch._foreach_zero_(self._gradient)  # the next batch may be finite
+            raise NotFinite(message, batch)
         torch.nn.utils.clip_grads_with_norm_(self._online, self.cfg.train.max_grad_norm, norm)
         self.optimiser.step()
         torch._foreach_zero_(self._gradient)

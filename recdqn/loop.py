@@ -117,7 +117,7 @@ class Progress:
         return self.frames + self.updates + len(self.metrics)
 
     def evaluation_due(self, cfg: TrainConfig) -> bool:
-        """Whether to evaluate now: every ``eval_every`` collections, and at the end."""
+        """Whether to evaluate now: every ``eval_every`` collections and at the end, after updates."""
         collections = self.frames // cfg.frames_per_batch
         return bool(self.losses) and (collections % cfg.eval_every == 0 or collections >= cfg.collections)
 

@@ -142,7 +142,7 @@ PRESETS: dict[str, Settings] = {
         "replay": {"capacity": 60_000, "whole": True},
         "train": FAST | {"total_frames": 100_000, "eval_every": 40, "solved_return": 0.9},
     },
-    # Card games of POPGym: each step has a reward, and actions change nothing that comes later, as in "copy".
+    # Card games of POPGym: an answer has a reward, and actions change nothing that comes later, as in "copy".
     "repeat-previous": {
         "env": WHOLE | {"id": "recdqn/RepeatPreviousEasy-v0"},
         "policy": {"initial_value": 0.0, "eps_frames": 40_000},

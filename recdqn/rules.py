@@ -129,6 +129,11 @@ RULES = (
         "at most replay.slice_len={1}, or the steps between slices would never be drawn",
     ),
     Rule(
+        ("replay.shift", "env.image_size", "env.observation"),
+        lambda shift, size, seen: seen != "pixels" or shift < size,
+        "less than env.image_size={1}",
+    ),
+    Rule(
         ("loss.burn_in", "replay.slice_len"),
         lambda burn_in, length: burn_in < length,
         "less than replay.slice_len={1}, or no step would be left to learn from",

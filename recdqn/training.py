@@ -328,6 +328,8 @@ def _reproducible(cfg: Config) -> Iterator[None]:
 
 def _check(cfg: Config, out: str | Path | None, logger: LoggerName | None) -> None:
     """Refuse what cannot work before anything is made."""
+    if not isinstance(cfg, Config):
+        raise UserError(f"cfg={cfg!r}: expected a Config, such as Config.preset('masked-cartpole')")
     cfg.check_training()
     try:
         torch.zeros(1, device=cfg.device).item()  # "meta" makes tensors without data

@@ -77,8 +77,9 @@ class RecurrentDQNLoss(DQNLoss):
 
     The input is the flat batch ``[N]`` of :class:`torchrl.data.SliceSampler`, or ``[B, T]``. A slice starts
     from the state stored there at every true ``"is_init"``, at the start of a row, after a done step and
-    after padding. Padding is where ``("collector", "mask")`` or ``loss_mask_key`` is false. A slice starts an
-    episode if its first ``"step_count"`` is 0, or, without a step counter, if its stored state is all zeros.
+    after padding. Padding is where ``("collector", "mask")``, ``"shifted_valid"`` or ``"mask"`` is false, or,
+    with the attribute ``loss_mask_key``, where that entry is. A slice starts an episode if its first
+    ``"step_count"`` is 0, or, without a step counter, if its stored state is all zeros.
     ``"td_error"`` (squared error of each step, ``[..., 1]``, 0 outside the loss) is written into the input,
     for priorities. A batch without any step in the loss has the loss 0.
 
@@ -113,6 +114,8 @@ class RecurrentDQNLoss(DQNLoss):
         for name, value, least in (("n_steps", n_steps, 1), ("burn_in", burn_in, 0)):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name}={value!r}: expected a whole number of at least {least}")
+        if not isinstance(gamma, (int, float)) or not 0 <= gamma <= 1:
+            raise UserError(f"gamma={gamma!r}: expected a number from 0 to 1")
         given = {"state_source": state_source, "loss_function": loss_function, "reduction": reduction}
         for name, choice in given.items():
             if choice not in CHOICES[name]:

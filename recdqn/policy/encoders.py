@@ -23,7 +23,7 @@ class PixelEncoder(nn.Module):
     8 x 8 convolution of stride 4 on the image, and faster.
 
     Args:
-        cfg: the sizes. ``bfloat16`` speeds up the convolutions on processors with instructions for it; their
+        cfg: the sizes. ``bfloat16`` speeds up the layers on processors with instructions for it; their
             results then have 8 significant bits. On other processors they run in float32.
         pictures: how many lie side by side.
 

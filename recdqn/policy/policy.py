@@ -33,8 +33,8 @@ def make_policy(cfg: PolicyConfig, env: TransformedEnv) -> TensorDictSequential:
       initial values near ``initial_value``;
     - ``QValueModule`` to ``"action"``, in the format of the action spec, and ``"chosen_action_value"``;
       where the environment shows an ``"action_mask"``, it and the next module choose among legal actions;
-    - ``EGreedyModule``, which is active unless the exploration type is deterministic. Only its
-      ``step(frames)`` lowers epsilon.
+    - ``EGreedyModule``, which is active where the exploration type is random, TorchRL's default. A call does
+      not lower epsilon: its ``step(frames)`` does, and in training the loop.
 
     ``policy[:-1]`` is the value network that the loss trains; it shares its parameters with the policy. A
     recurrent layer between features and values follows :cite:t:`hausknecht2015deep`.

@@ -8,7 +8,7 @@ from torch import nn
 
 @torch.no_grad()
 def remember(cell: nn.LSTM | nn.GRU, span: int) -> None:
-    """Initialise the gates of a recurrent layer so that its units forget in 1 to ``span`` steps.
+    """Initialise the gates of a recurrent layer so that its units forget in 2 to ``span`` steps.
 
     A unit keeps a share ``f`` of its state at each step: the sigmoid of the bias of an LSTM's forget gate or
     a GRU's update gate, plus what the inputs add. PyTorch's biases are near 0, so a state halves at each

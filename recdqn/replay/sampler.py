@@ -57,8 +57,9 @@ class StepUniformSliceSampler(SliceSampler):
         whole: draw an episode that is not longer than ``slice_len`` only as a whole; all steps are still
             drawn equally often.
         period: draw only the slices that begin at a multiple of this many steps in their episode, each
-            equally often, as :cite:t:`kapturowski2019recurrent` with half of ``slice_len``. The first steps
-            of an episode are then drawn less often than others. 0 draws slices at any step.
+            equally often, as :cite:t:`kapturowski2019recurrent` with half of the steps after burn-in. If
+            slices overlap, the first steps of an episode are then drawn less often than others. 0 draws
+            slices at any step.
     """
 
     # Two private names of TorchRL 0.14.1's samplers have no public counterpart: the buffer calls _empty to

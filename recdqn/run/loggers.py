@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torchrl.record.loggers import get_logger
 from torchrl.record.loggers.common import Logger
@@ -94,11 +94,13 @@ def _start(folder: Path, name: LoggerName, run: str, cfg: Config) -> Logger:
 
 
 def check_logger(name: LoggerName, out: str | Path | None) -> None:
-    """Check that a logger has a folder and that its package is installed.
+    """Check that there is such a logger, that it has a folder and that its package is installed.
 
     Raises:
         UserError: if not.
     """
+    if name not in get_args(LoggerName):
+        raise UserError(f"logger={name!r}: choose one of {', '.join(get_args(LoggerName))}")
     if out is None:
         raise UserError(f"logger={name!r} needs a folder to write into: give out as well")
     if name != "csv" and not installed(name):

@@ -8,7 +8,9 @@ import pytest
 
 from recdqn.config import Config, EnvConfig, LossConfig, PolicyConfig, TrainConfig
 from recdqn.errors import ConfigError
+from recdqn.presets import PRESETS
 
+PIXELS = Config.preset("pixel-cartpole")
 CHOOSE = "there is no such setting; choose one of"
 
 
@@ -121,6 +123,11 @@ CHOOSE = "there is no such setting; choose one of"
             lambda: Config(replay={"slice_len": 200, "slices": 501}).check_training(),
             "replay.slice_len=200: expected at most 100,000 steps in a batch of replay.slices=501",
         ),
+        (
+            lambda: PIXELS.replace(env={"image_size": 36}, replay={"shift": 36}).check_training(),
+            "replay.shift=36: expected less than env.image_size=36",
+        ),
+        (lambda: Config.preset(5), f"unknown preset 5: choose one of {', '.join(PRESETS)}"),
         (
             lambda: Config(loss={"burn_in": 20}).check_training(),
             "loss.burn_in=20: expected less than replay.slice_len=20, or no step would be left to learn from",

@@ -160,6 +160,8 @@ def test_a_value_that_is_not_finite_does_not_reach_the_weights(learner_and_batch
         learner.update(batch)
     assert error.value.batch is batch
     assert all(map(torch.equal, before, learner.loss.parameters()))
+    batch["next", "reward"][5] = 0.0  # and the next batch can be learned from
+    assert all(map(math.isfinite, learner.update(batch)))
 
 
 def test_the_learning_rate_falls_linearly(learner_and_batch):

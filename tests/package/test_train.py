@@ -140,6 +140,8 @@ def test_settings_are_refused_before_a_file_is_written(tiny, tmp_path, changes, 
 def test_a_logger_writes_the_mean_return_of_each_evaluation(tiny, tmp_path):
     with pytest.raises(UserError, match="logger='csv' needs a folder"):
         train(tiny, logger="csv", progress=False)
+    with pytest.raises(UserError, match="^logger='foo': choose one of csv, tensorboard, wandb$"):
+        train(tiny, out=tmp_path / "run", logger="foo", progress=False)
     run = train(tiny, out=tmp_path / "run", logger="csv", progress=False)
     logged = (tmp_path / "run/log/run/scalars/eval/return.csv").read_text().split()
     assert [int(line.split(",")[0]) for line in logged] == [row["frames"] for row in run.metrics]
@@ -239,3 +241,8 @@ def test_a_missing_logger_package_is_named(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="needs the package wandb: pip install wandb"):
         train(tiny, out=tmp_path / "run", logger="wandb", progress=False)
     assert not Path(tmp_path / "run").exists()
+
+
+def test_the_name_of_a_preset_is_no_configuration():
+    with pytest.raises(UserError, match="^cfg='masked-cartpole': expected a Config, such as Config.preset"):
+        train("masked-cartpole")

@@ -309,6 +309,9 @@ def test_the_loss_sets_its_modes_and_restores_them(slices):
     ("setting", "message"),
     [
         ({"n_steps": 0}, "n_steps=0: expected a whole number of at least 1"),
+        ({"gamma": 1.5}, "gamma=1.5: expected a number from 0 to 1"),
+        ({"gamma": float("nan")}, "gamma=nan: expected a number from 0 to 1"),
+        ({"gamma": "x"}, "gamma='x': expected a number from 0 to 1"),
         ({"n_steps": 1.5}, "n_steps=1.5"),
         ({"burn_in": -1}, "burn_in=-1: expected a whole number of at least 0"),
         ({"burn_in": True}, "burn_in=True"),
