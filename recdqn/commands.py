@@ -1,6 +1,7 @@
 """The commands of the command line: train, resume, sweep, evaluate, watch, export, serve and others.
 
-Each is a function: its first parameter is given by its place, the others are options. It returns its result.
+Each is a function: positional parameters are given by their place, the others are options. It returns its
+result.
 """
 
 from __future__ import annotations

@@ -117,13 +117,15 @@ def evaluate(
 ) -> Evaluation:
     """Run greedy episodes in fresh environments, side by side.
 
-    If only one environment can be made at a time, it plays them one after the other.
+    If only one environment can be made at a time, a policy that :class:`recdqn.agent.Agent` can run plays the
+    episodes one after the other.
 
     Args:
-        policy: any policy that acts in ``make_env(cfg)``; the primers of its recurrent modules are added.
+        policy: any policy that acts in ``make_env(cfg)`` and writes ``"action"`` and ``"action_value"``; the
+            primers of its recurrent modules are added.
         cfg: the environment it was trained in.
         episodes: number of episodes, one environment each.
-        seed: of the environments; the seeds of training environments are never used.
+        seed: of the environments, counted from 1,000,000, far from the usual seeds of training.
         statistics: those that wrappers such as ``NormalizeObservation`` have learned in training, from
             :attr:`recdqn.run.folder.Run.statistics`. The wrappers use them and learn no longer; rewards are
             not normalised.

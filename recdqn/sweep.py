@@ -15,11 +15,11 @@ from typing import Any
 
 from recdqn.config import Config
 from recdqn.curves import Record, draw_curves, final_return
-from recdqn.errors import UserError, installed
+from recdqn.errors import UserError, first_line, installed, show
 from recdqn.evaluation import Evaluation, decimals
 from recdqn.fields import dotted
 from recdqn.presets import PRESETS
-from recdqn.run.folder import CONFIG, METRICS
+from recdqn.run.folder import CONFIG, METRICS, load_config
 from recdqn.run.signals import GracefulStop, Interrupted, Stopped
 from recdqn.scale.cluster import HEARTBEAT, Cluster
 
@@ -119,8 +119,15 @@ def train_all(
         say: is told of each run that ends.
 
     Raises:
-        UserError: at the end, if runs have failed; the others are finished.
+        UserError: before anything is trained, if there are no runs, or if a folder holds a run with other
+            settings; at the end, if runs have failed; the others are finished.
     """
+    if not runs:
+        raise UserError("there is nothing to train: expected at least one value of each setting")
+    if jobs < 1:
+        raise UserError(f"jobs={jobs}: expected at least 1")
+    for name, cfg in runs.items():
+        _check_settings(out / name, cfg)
     waiting = {name: cfg for name, cfg in runs.items() if not _finished(out / name, cfg)}
     ended = _here(waiting, out, jobs) if address is None else _on_cluster(waiting, out, address)
     failed = {}
@@ -137,7 +144,7 @@ def table(runs: Mapping[str, Config], out: Path) -> str:
     """Return a Markdown table with a row for each combination, over its seeds.
 
     The return of a run is that of its last evaluation, or of the confirmation if it was solved; the interval
-    is a 95 % bootstrap interval of their mean.
+    is that of :attr:`recdqn.evaluation.Evaluation.interval`, over the runs.
     """
     lines = [
         "| settings | seeds | solved | mean return | 95 % interval | frames (median) |",
@@ -285,9 +292,28 @@ def arguments(cfg: Config) -> list[str]:
     return given
 
 
+def _check_settings(out: Path, cfg: Config) -> None:
+    """Refuse a folder whose run is not that of ``cfg``: it would be resumed, and counted, as it is."""
+    if not (out / CONFIG).is_file():
+        return
+    saved, wanted = dotted(load_config(out)), dotted(cfg)
+    if saved["train.total_frames"] > wanted["train.total_frames"]:  # it was resumed for longer
+        wanted["train.total_frames"] = saved["train.total_frames"]
+    wanted["scale.address"] = saved["scale.address"]  # and maybe on another cluster
+    for name, value in saved.items():
+        if value != wanted[name]:
+            found = f"{name}={show(value)}, and not {show(wanted[name])}"
+            raise UserError(f"{out} holds a run with {found}: choose another folder")
+
+
 def _finished(out: Path, cfg: Config) -> bool:
     if not (out / METRICS).is_file():
         return False
-    saved = json.loads((out / METRICS).read_text())
-    last = saved["evaluations"][-1]["frames"]
+    try:
+        saved = json.loads((out / METRICS).read_text())
+        last = saved["evaluations"][-1]["frames"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{out / METRICS} cannot be read ({first_line(error)}): remove the folder to train the run again"
+        ) from None
     return saved["final"] is not None or last >= cfg.train.collections * cfg.train.frames_per_batch

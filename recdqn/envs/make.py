@@ -203,7 +203,7 @@ def _create(cfg: EnvConfig) -> gym.Env:
         if function is None and draw and "rgb_array" in env.metadata.get("render_modes", ()):
             env.close()
             env = _drawing(cfg)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module without a main guard may exit
         if "only compatible with Box continuous actions" in str(error):
             raise ConfigError(
                 f"env.id={cfg.id!r} cannot be made: a wrapper for continuous actions is around discrete "

@@ -1,8 +1,8 @@
 """Tasks that need memory: each hides something that a right action depends on.
 
 They are Gymnasium environments, registered as ``recdqn/NAME-v0``, and can be used as ``env.id``. Each has a
-twin that hides nothing, ``recdqn/NAMEShown-v0``: what an agent without memory reaches in the twin and not in
-the task is what memory is worth.
+twin that hides nothing, ``recdqn/NAMEShown-v0`` (of FlickeringCartPole, ``CartPole-v1``): what an agent
+without memory reaches in the twin and not in the task is what memory is worth.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ class Checkpoints:
             Whether there was one.
 
         Raises:
-            UserError: if a checkpoint belongs to another configuration than the folder's, or if every
-                checkpoint is whole but none fits, which leaves the parts half-loaded.
+            UserError: if a checkpoint belongs to another configuration than the folder's, or if none
+                can be loaded and one is whole but does not fit, which leaves the parts half-loaded.
         """
         half_loaded = False
         files = sorted((self.folder / CHECKPOINTS).glob("checkpoint-*.torchrl"), reverse=True)

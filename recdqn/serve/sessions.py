@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import secrets
+import sys
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from recdqn.errors import UserError, first_line
 
 SECONDS = 600.0  # after which an unused session expires
 SESSIONS = 10_000  # at the same time
-RATE = 1_000  # steps of a session in a second, at most
+RATE = 1_000  # steps of a session in a second, on average
 
 
 class Refused(Exception):
@@ -45,7 +45,7 @@ class Sessions:
         agent: shared by all sessions; it keeps no state.
         seconds: after which an unused session expires.
         most: sessions at the same time.
-        rate: steps of a session in a second, at most; as many may come at once.
+        rate: steps of a session in a second, on average; as many may come at once.
         clock: returns seconds.
     """
 
@@ -145,7 +145,7 @@ def _read(message: Any) -> tuple[Any, bool, float, np.ndarray | None]:
     is_init, reward, mask = message.get("is_init", False), message.get("reward", 0.0), message.get("mask")
     if not isinstance(is_init, bool):
         raise Refused(422, f"is_init={is_init!r}: expected true or false")
-    if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
+    if type(reward) not in (int, float) or not abs(reward) <= sys.float_info.max:
         raise Refused(422, "reward: expected a finite number")
     if mask is not None and not (isinstance(mask, list) and all(one in (0, 1) for one in mask)):
         raise Refused(422, "mask: expected a list of zeros and ones, one for each action")

@@ -172,6 +172,7 @@ REFUSED = {
     "continuous_actions": r"actions Box\(.*\): expected a finite number .*DiscretizeAction\(env, bins=5\)",
     "many_actions": r"actions MultiDiscrete\(.*, 1,000,000 combinations: expected 1 to 10,000; wrap it",
     "raises": r"cannot be made: ValueError: no; expected one of Gymnasium's ids, or",
+    "exits": r"cannot be made: SystemExit: 3; expected one of Gymnasium's ids, or",
     "returns_none": r"makes a NoneType: expected a gymnasium.Env",
     "nan_bounds": r"cannot be made: ValueError: .*nan",
     "differing_spaces": r"makes environments that differ",

@@ -186,6 +186,10 @@ continuous_actions = walk_with(action_space=Box(-1.0, 1.0, (1,), np.float32))
 many_actions = walk_with(action_space=MultiDiscrete([100, 100, 100]))
 
 
+def exits():
+    raise SystemExit(3)
+
+
 def raises():
     raise ValueError("no\nlicence")
 

@@ -150,6 +150,7 @@ def test_a_message_can_hold_a_mask():
         ({"observation": [0] * 4, "reset": True}, "unknown entry 'reset'"),
         ({"observation": [0] * 4, "is_init": 1}, "is_init=1: expected true or false"),
         ({"observation": [0] * 4, "reward": "much"}, "reward: expected a finite number"),
+        ({"observation": [0] * 4, "reward": 10**400}, "reward: expected a finite number"),
         ({"observation": [0] * 4, "mask": [2, 0]}, "mask: expected a list of zeros and ones"),
         ({"observation": [0] * 3}, r"an observation of shape \(3,\): expected \(4,\)"),
         ({"observation": [[0], [0, 0]]}, r"observation: expected Box of shape \(4,\)"),

@@ -173,3 +173,27 @@ def test_a_run_that_starts_while_the_sweep_stops_is_stopped_too(cfg, tmp_path):
     long = cfg.replace(train={"total_frames": 200_000})
     assert recdqn.sweep._train(long, tmp_path / "run", processes) is not None
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_folder_with_a_run_of_other_settings_is_refused(cfg, tmp_path):
+    """It would be resumed, and counted in the table, with its own settings."""
+    runs = {"a/seed-0": cfg}
+    sweep(runs, tmp_path)
+    before = (tmp_path / "sweep.md").read_text()
+    message = rf"a/seed-0 holds a run with loss.gamma={cfg.loss.gamma}, and not 0.5: choose another folder"
+    with pytest.raises(UserError, match=message):
+        sweep({"a/seed-0": cfg.replace(loss={"gamma": 0.5})}, tmp_path)
+    assert (tmp_path / "sweep.md").read_text() == before
+    (tmp_path / "a" / "seed-0" / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match="metrics.json cannot be read .*: remove the folder"):
+        sweep(runs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values, jobs, message",
+    [((), 1, "there is nothing to train"), ((0,), 0, "jobs=0: expected at least 1")],
+)
+def test_no_runs_and_no_jobs_are_refused(cfg, tmp_path, values, jobs, message):
+    with pytest.raises(UserError, match=message):
+        sweep(combinations(cfg, {"seed": values}), tmp_path / "out", jobs)
+    assert not (tmp_path / "out").exists()
