@@ -66,7 +66,8 @@ class RecurrentDQNLoss(DQNLoss):
         burn_in: steps at the start of a slice that only update the state, in environment steps; 0 as in
             :cite:t:`hausknecht2015deep` (:cite:t:`kapturowski2019recurrent` use 40 before slices of 80).
         value_rescale: whether the network learns :math:`h` of the value; false as in :cite:t:`mnih2015human`.
-            The function is from :cite:t:`pohlen2018observe`, for returns of very different sizes.
+            The function is from :cite:t:`pohlen2018observe`, its 0.001 from
+            :cite:t:`kapturowski2019recurrent`.
         state_source: ``"stored"`` starts slices from the state in the batch, as in
             :cite:t:`kapturowski2019recurrent`; ``"zero"`` from zeros, as in :cite:t:`hausknecht2015deep`, and
             then the batch needs no stored state.

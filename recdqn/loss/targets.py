@@ -35,7 +35,8 @@ def n_step_target(
         discount: discount of that value, ``[N]``.
         value_rescale: whether ``bootstrap`` and the result are rescaled by
             :math:`h(x) = \operatorname{sign}(x) (\sqrt{|x| + 1} - 1) + 10^{-3} x`
-            (:cite:t:`pohlen2018observe`). Rewards are added unscaled.
+            (:cite:t:`pohlen2018observe`, with the factor of :cite:t:`kapturowski2019recurrent`). Rewards are
+            added unscaled.
     """
     if value_rescale:
         bootstrap = signed_parabolic(bootstrap)  # the inverse of h
