@@ -39,14 +39,16 @@ def film(
         The length of the episode, in environment steps.
 
     Raises:
-        UserError: if ``path`` has another suffix, its folder does not exist, or the environment fails or
-            cannot be drawn.
+        UserError: if ``path`` has another suffix, is a folder or in none that exists, or if the environment
+            fails or cannot be drawn.
     """
     path = Path(path).absolute()  # the environment may change the working directory
     if path.suffix not in (".gif", ".mp4"):
         raise UserError(f"cannot film into {path.name!r}: the name must end in .gif or .mp4")
     if not path.parent.is_dir():
         raise UserError(f"cannot film into {path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise UserError(f"cannot film into {path}: it is a folder; choose another name")
     prepare_display()
     frames: list[np.ndarray] = []
     with evaluation_env(policy, dataclasses.replace(cfg, num_envs=1, workers=False), seed, statistics) as env:

@@ -42,7 +42,7 @@ def serve(run: str | Path, host: str = "127.0.0.1", port: int = 8000, seconds: f
     except (OSError, OverflowError) as error:
         listener.close()
         raise UserError(
-            f"cannot listen on {host}:{port}: {first_line(error)}; choose another --port"
+            f"cannot listen on {host}:{port}: {first_line(error)}; choose another --host or --port"
         ) from None
     print(f"http://{host}:{listener.getsockname()[1]}", flush=True)
     app = make_app(Sessions(agent, seconds), {"environment": str(agent.cfg.id)})

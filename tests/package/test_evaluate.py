@@ -191,6 +191,9 @@ def test_film_refuses_a_wrong_path_before_the_episode(agent, tmp_path, name, mes
     with pytest.raises(UserError, match=message):
         film(policy, cfg.env, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "b.gif").mkdir()
+    with pytest.raises(UserError, match="b.gif: it is a folder"):
+        film(policy, cfg.env, tmp_path / "b.gif")
 
 
 class Draws(Pays):

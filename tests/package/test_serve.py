@@ -280,5 +280,5 @@ def test_a_port_in_use_is_refused_in_one_line(server, tmp_path):
     address, _ = server
     save_checkpoint(tmp_path, a_run())
     port = int(address.rsplit(":", 1)[1])
-    with pytest.raises(UserError, match=rf"cannot listen on 127.0.0.1:{port}: .*; choose another --port"):
+    with pytest.raises(UserError, match=rf"cannot listen on 127.0.0.1:{port}: .*another --host or --port"):
         serve(tmp_path, port=port)
