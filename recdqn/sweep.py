@@ -239,7 +239,7 @@ class _Processes:
         self._stopped = False
 
     def add(self, process: subprocess.Popen[str]) -> None:
-        """Add a process that another thread may have stopped before it was added."""
+        """Add a process, and stop it if :meth:`stop` was called while it started."""
         self._started.append(process)
         if self._stopped:
             _end_input(process)
