@@ -32,7 +32,7 @@ with contextlib.suppress(ImportError):  # the extra "scale"
     LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.RaySystemError)
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory of a Ray that is started here
-HEARTBEAT = 2.0  # seconds between two looks at the head of the cluster
+HEARTBEAT = 0.5  # seconds between two looks at the head; `ray start --block` ends its machine after 1
 SOCKET = len("/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store")  # bytes
 CONNECT = 10.0  # seconds to reach it
 
@@ -41,7 +41,8 @@ class Cluster:
     """Ray, started on this machine or found on a cluster, until :meth:`close`.
 
     A Ray that the program has already started is used as it is, and left running. Ray itself reports a worker
-    that died on standard output.
+    that died on standard output. If Ray's processes on the machine of this program end, Ray 2.60 may end the
+    program as well, with status 1 and without a line.
 
     A Ray that is started here reports nothing to its makers. Its processes share a token that is in memory
     only, unless ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` or ``~/.ray/auth_token`` has one. At each start,

@@ -233,7 +233,8 @@ def saved(out):
 def ray_start(port):
     """Two machines on loopback, by ``ray start`` as a user would; yields what kills the head's server.
 
-    Not the whole head: Ray ends a process that is just talking to its own machine's object store.
+    Not the whole head: Ray ends a process that is just talking to its own machine's object store. So
+    ``ray start``, which would end its machine a second after the server, is stopped before.
     """
     common = ["--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
     first = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
@@ -251,9 +252,14 @@ def ray_start(port):
     head = begin(*first)
     until(reachable)
     begin(f"--address=127.0.0.1:{port}")
+
+    def kill_server():
+        head.suspend()
+        end([p for p in head.children(recursive=True) if p.name() == "gcs_server"])
+
     trees = lambda: [p for one in started for p in (*one.children(recursive=True), one)]  # noqa: E731
     try:
-        yield lambda: end([p for p in head.children(recursive=True) if p.name() == "gcs_server"])
+        yield kill_server
     finally:
         end(trees())
         for one in started:
