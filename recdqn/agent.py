@@ -19,7 +19,7 @@ from recdqn.envs.actions import decode, sizes
 from recdqn.envs.arrays import WrongObservation
 from recdqn.envs.entries import MASK, Reader, batch_size, element
 from recdqn.envs.make import reader_of
-from recdqn.errors import UserError
+from recdqn.errors import UserError, show
 from recdqn.policy.modules import recurrent_cell
 from recdqn.policy.plain import chain, single_step, state_count, step
 from recdqn.policy.previous import WithPrevious
@@ -115,8 +115,8 @@ class Agent:
             of actions of other kinds; and the state for the next call.
 
         Raises:
-            UserError: if the observation or the state has another shape than the environment's or the
-                policy's.
+            UserError: if the observation or the state has another shape or type than the environment's or
+                the policy's.
         """
         values, state = self.values(observation, state, reward, mask)
         action = values.argmax(-1)
@@ -154,7 +154,7 @@ class Agent:
             seen, batch = self._read(self._reader, observation, mask)
             self._check_state(state, batch)
         else:
-            seen = np.asarray(observation)
+            seen = self._array(observation)
             batch = self._batch(seen.shape, state)
             seen = seen[None] if batch is None else seen
             if self.cfg.mask != "none":
@@ -200,6 +200,16 @@ class Agent:
             result.append(np.eye(self._actions, dtype=np.float32)[values.argmax(-1)])
         return values, tuple(result)
 
+    def _array(self, observation: Any) -> np.ndarray:
+        try:
+            seen = np.asarray(observation)
+        except ValueError:  # lists of different lengths
+            seen = None
+        if seen is None or seen.dtype.kind not in "biuf":
+            quoted = " ".join(show(observation).split())
+            raise UserError(f"the observation {quoted}: expected numbers, {self._origin}")
+        return seen
+
     def _batch(self, shape: tuple[int, ...], state: State) -> int | None:
         """Check the shapes of an observation and a state, and return their batch size, ``None`` for one."""
         for expected in self._shapes:
@@ -207,21 +217,22 @@ class Agent:
                 batch = shape[0] if len(shape) > len(expected) else None
                 break
         else:
-            shapes = " or ".join(f"{one} or (batch, {str(one)[1:]}" for one in self._shapes)
-            raise UserError(
-                f"an observation of shape {shape}: expected {shapes}, as {self.cfg.id} returns it"
-            )
+            shapes = " or ".join(f"{one} or ({', '.join(map(str, ('batch', *one)))})" for one in self._shapes)
+            raise UserError(f"an observation of shape {shape}: expected {shapes}, {self._origin}")
         self._check_state(state, batch)
         return batch
 
     def _check_state(self, state: State, batch: int | None) -> None:
         start = [size if batch is None else (batch, *size) for size in self._state_shapes]
-        given = [np.shape(part) for part in state]
+        origin = f"from initial_state({batch or ''}) or the call before"
+        if not isinstance(state, tuple | list):
+            raise UserError(f"a state of type {type(state).__name__}: expected a tuple, {origin}")
+        types = [getattr(part, "dtype", type(part).__name__) for part in state]
+        if any(dtype != np.float32 for dtype in types):
+            raise UserError(f"a state of types {[*map(str, types)]}: expected float32 of NumPy, {origin}")
+        given = [part.shape for part in state]
         if given != start:
-            raise UserError(
-                f"a state of shapes {given}: expected {start}, "
-                f"from initial_state({batch or ''}) or the call before"
-            )
+            raise UserError(f"a state of shapes {given}: expected {start}, {origin}")
 
     def _read(
         self, reader: Reader, observation: Any, mask: ArrayLike | None
@@ -275,6 +286,15 @@ class Agent:
             space = self._declared[0] if self._whole is None else self._whole.space
             shapes.append((*stack, *space.shape))
         return shapes
+
+    @property
+    def _origin(self) -> str:
+        """Where one observation comes from."""
+        if self.cfg.observation == "pixels":
+            return "a picture of recdqn.envs.RenderedPixels"
+        if self.cfg.stack > 1:
+            return f"the last {self.cfg.stack} observations of {self.cfg.id}"
+        return f"as {self.cfg.id} returns it"
 
     def _inputs(self, seen: np.ndarray | dict[str, np.ndarray]) -> list[Tensor]:
         """Return what the first module reads of the observation."""

@@ -368,8 +368,8 @@ class Config(Part):
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
         """Rebuild a configuration from :meth:`to_dict`, also after JSON."""
-        if not isinstance(values, dict):
-            raise ConfigError(f"{show(values)} is no configuration: expected a dictionary")
+        if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+            raise ConfigError(f"{show(values)} is no configuration: expected a dictionary of names")
         return Config(**values)
 
 

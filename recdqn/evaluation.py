@@ -133,13 +133,17 @@ def evaluate(
             one episode after the other. It is not closed.
 
     Raises:
-        ConfigError: if ``episodes`` is not a positive number.
+        ConfigError: if ``episodes`` is not a whole number from 1 to 10,000.
         NotFinite: if an observation, a reward or a Q-value is not a finite number.
         UserError: if an environment fails, or needs statistics that are not given.
     """
     if episodes < 1:
         raise ConfigError(f"episodes={episodes!r}: expected a number of at least 1")
-    cfg = dataclasses.replace(cfg, num_envs=max(episodes, 2))  # two keep the batch dimension
+    try:
+        cfg = dataclasses.replace(cfg, num_envs=max(episodes, 2))  # two keep the batch dimension
+    except ConfigError as error:
+        message = str(error).replace("env.num_envs", "episodes")
+        raise ConfigError(message) from None
     try:
         agent = Agent(policy, cfg)
     except UserError:  # a policy of other modules, in TorchRL's environment

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -39,8 +42,8 @@ def film(
         The length of the episode, in environment steps.
 
     Raises:
-        UserError: if ``path`` has another suffix, is a folder or in none that exists, or if the environment
-            fails or cannot be drawn.
+        UserError: if ``path`` has another suffix, is a folder or in none that exists, or cannot be
+            written; or if the environment fails or cannot be drawn.
     """
     path = Path(path).absolute()  # the environment may change the working directory
     if path.suffix not in (".gif", ".mp4"):
@@ -51,17 +54,34 @@ def film(
         raise UserError(f"cannot film into {path}: it is a folder; choose another name")
     prepare_display()
     frames: list[np.ndarray] = []
-    with evaluation_env(policy, dataclasses.replace(cfg, num_envs=1, workers=False), seed, statistics) as env:
+    with (
+        _replacing(path) as part,
+        evaluation_env(policy, dataclasses.replace(cfg, num_envs=1, workers=False), seed, statistics) as env,
+    ):
         for stage, td in walk(env, greedy(policy)):
             if stage == BEFORE:
                 frames.append(_checked(env.render(), frames, str(cfg.id))[::2, ::2])
             elif stage == STEP and td["next", "done"]:
                 break
-    if path.suffix == ".gif":  # browsers draw at most 50 frames a second; every second one is enough
-        iio.imwrite(path, frames[::2], duration=2_000 / FRAME_RATE, loop=0)
-    else:
-        iio.imwrite(path, frames, fps=FRAME_RATE, macro_block_size=4)
+        if path.suffix == ".gif":  # browsers draw at most 50 frames a second; every second one is enough
+            iio.imwrite(part, frames[::2], duration=2_000 / FRAME_RATE, loop=0)
+        else:
+            iio.imwrite(part, frames, fps=FRAME_RATE, macro_block_size=4)
     return len(frames)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Make a file beside ``path``, which it replaces at the end."""
+    part = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    try:
+        part.touch()
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"cannot film into {path}: {error.strerror}; choose another place") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _checked(frame: np.ndarray, before: list[np.ndarray], name: str) -> np.ndarray:

@@ -32,6 +32,7 @@ from recdqn.run.folder import (
     NOT_FINITE,
     SCRATCH,
     Run,
+    check_device,
     check_room,
     create_folder,
     load_config,
@@ -331,12 +332,7 @@ def _check(cfg: Config, out: str | Path | None, logger: LoggerName | None) -> No
     if not isinstance(cfg, Config):
         raise UserError(f"cfg={cfg!r}: expected a Config, such as Config.preset('masked-cartpole')")
     cfg.check_training()
-    try:
-        torch.zeros(1, device=cfg.device).item()  # "meta" makes tensors without data
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device={cfg.device!r} cannot be used here ({first_line(error)}): try device='cpu'"
-        ) from None
+    check_device(cfg.device)
     if logger is not None:
         check_logger(logger, out)
 

@@ -58,9 +58,10 @@ class CheckedEnv(gym.Wrapper):
         try:
             observation, info = self.env.reset(**kwargs)
             seen = self._check("reset", observation, info)
+            tells = "action_mask" in info
         except (Exception, SystemExit) as error:
             raise self._failure("reset", error) from error
-        if "action_mask" in info and (self._reader is None or not self._reader.masks):
+        if tells and (self._reader is None or not self._reader.masks):
             raise ConfigError(
                 f"{self.name} tells its legal actions in info['action_mask']: expected env.mask='action_mask'"
             )

@@ -153,10 +153,11 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Run:
     """Rebuild the policy of a saved run, with its configuration and metrics.
 
     Raises:
-        UserError: if ``path`` is not a run folder, or its files cannot be read.
+        UserError: if ``path`` is not a run folder, its files cannot be read, or ``device`` cannot be used.
     """
     folder = Path(path)
     cfg = load_config(folder)
+    check_device(device)
     if missing := [name for name in (METRICS, WEIGHTS) if not (folder / name).is_file()]:
         raise UserError(
             f"{folder} has no {' and no '.join(missing)}; a run has none until its first evaluation: "
@@ -174,6 +175,20 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Run:
     except Exception as error:
         raise UserError(
             f"{folder} holds a run that cannot be read: {first_line(error)}; train it again"
+        ) from None
+
+
+def check_device(device: str) -> None:
+    """Check that tensors can be made there.
+
+    Raises:
+        UserError: if not.
+    """
+    try:
+        torch.zeros(1, device=device).item()  # "meta" makes tensors without data
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device={device!r} cannot be used here ({first_line(error)}): try device='cpu'"
         ) from None
 
 

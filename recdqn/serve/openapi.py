@@ -19,7 +19,10 @@ def openapi(seconds: float) -> dict[str, Any]:
         "required": ["observation"],
         "additionalProperties": False,
         "properties": {
-            "observation": {"description": "as the environment returns it, arrays as nested lists"},
+            "observation": {
+                "description": "as the environment returns it, arrays as nested lists; a rendered picture is "
+                "[1, size, size], and several observations are [stack, n], the newest at the end"
+            },
             "is_init": {"type": "boolean", "default": False, "description": "whether an episode begins"},
             "reward": {"type": "number", "default": 0, "description": "for the action before"},
             "mask": {"type": "array", "items": {"enum": [0, 1]}, "description": "which actions are legal"},

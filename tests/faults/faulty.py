@@ -115,6 +115,11 @@ class RaisesInReset(FaultyReset):
         raise KeyError("map")
 
 
+class NoInfo(Walk):
+    def reset(self, seed=None, options=None):
+        return super().reset(seed=seed)[0], None
+
+
 class HangsInReset(FaultyReset):
     def fault(self):
         while True:

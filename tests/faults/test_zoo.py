@@ -245,6 +245,7 @@ FAILURES = {
     ),
     faulty.RaisesUnpicklable: (faulty.Unpicklable, r"step raised Unpicklable: \(3, 'lost'\)"),
     faulty.RaisesInReset: (KeyError, "reset raised KeyError: 'map'"),
+    faulty.NoInfo: (TypeError, "reset raised TypeError: argument of type 'NoneType'"),
     faulty.Exits: (SystemExit, "step raised SystemExit: 3"),
     faulty.OldStep: (ValueError, r"step raised ValueError: not enough values .* \(expected 5, got 4\)"),
     faulty.NoReward: (TypeError, "step raised TypeError: float"),

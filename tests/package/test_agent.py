@@ -232,7 +232,7 @@ def test_a_state_can_be_kept():
 @pytest.mark.parametrize(
     "observation, batch, message",
     [
-        (np.zeros(3), None, r"shape \(3,\): expected \(4,\) or \(batch, 4,\), as CartPole-v1 returns it"),
+        (np.zeros(3), None, r"shape \(3,\): expected \(4,\) or \(batch, 4\), as CartPole-v1 returns it"),
         (np.zeros((2, 3, 4)), None, r"shape \(2, 3, 4\): expected \(4,\) or"),
         (
             np.zeros(4),
@@ -248,6 +248,62 @@ def test_a_wrong_shape_is_refused_in_one_line(observation, batch, message):
     with pytest.raises(UserError, match=message) as caught:
         agent.act(observation, agent.initial_state(batch))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "observation, message",
+    [
+        (
+            [[0.0, 1.0], [1.0]],
+            r"the observation \[\[0.0, 1.0\], \[1.0\]\]: expected numbers, as CartPole-v1 returns",
+        ),
+        ([0.0, 1.0, None, 2.0], r"the observation \[0.0, 1.0, None, 2.0\]: expected numbers"),
+        (["a"] * 4, "the observation .*: expected numbers"),
+        (None, "the observation None: expected numbers"),
+    ],
+)
+def test_an_observation_without_numbers_is_refused_in_one_line(observation, message):
+    cfg = Config.preset("masked-cartpole")
+    agent = Agent(stirred(cfg), cfg.env)
+    with pytest.raises(UserError, match=message):
+        agent.act(observation, agent.initial_state())
+
+
+@pytest.mark.parametrize(
+    "convert, message",
+    [
+        (lambda state: None, "a state of type NoneType: expected a tuple, from initial_state"),
+        (
+            lambda state: [part.astype(float) for part in state],
+            r"types \['float64', 'float64'\]: expected float32",
+        ),
+        (
+            lambda state: [torch.tensor(part) for part in state],
+            r"types \['torch.float32', .*: expected float32 of",
+        ),
+        (
+            lambda state: [part.tolist() for part in state],
+            r"types \['list', 'list'\]: expected float32 of NumPy",
+        ),
+    ],
+)
+def test_a_state_of_another_type_is_refused_in_one_line(convert, message):
+    cfg = Config.preset("masked-cartpole")
+    agent = Agent(stirred(cfg), cfg.env)
+    with pytest.raises(UserError, match=message):
+        agent.act(np.zeros(4), convert(agent.initial_state()))
+
+
+def test_a_message_says_where_pictures_and_stacks_come_from():
+    pixels = Config.preset("pixel-cartpole")
+    stack = Config.preset("masked-cartpole").replace(env={"stack": 4})
+    for cfg, message in (
+        (pixels, r"expected \(1, 84, 84\) or .*, a picture of recdqn.envs.RenderedPixels"),
+        (stack, r"expected \(4, 4\) or \(batch, 4, 4\), the last 4 observations of CartPole-v1"),
+    ):
+        agent = Agent(stirred(cfg), cfg.env)
+        with pytest.raises(UserError, match=message):
+            agent.act(np.zeros((3, 2)), agent.initial_state())
 
 
 def test_a_picture_of_another_size_is_refused():

@@ -68,6 +68,12 @@ def test_not_a_run(tmp_path):
         load_checkpoint(tmp_path)
 
 
+def test_a_device_that_cannot_be_used(run, tmp_path):
+    save_checkpoint(tmp_path / "run", run)
+    with pytest.raises(UserError, match="device='gpu' cannot be used here .*try device='cpu'"):
+        load_checkpoint(tmp_path / "run", device="gpu")
+
+
 def test_a_run_without_an_evaluation(tiny, tmp_path):
     create_folder(tmp_path / "run", tiny)
     with pytest.raises(UserError, match="has no metrics.json and no policy.pt; .*recdqn resume"):

@@ -79,7 +79,8 @@ CHOOSE = "there is no such setting; choose one of"
             "entries, arrays, mask, reward_scale, max_steps, workers, step_seconds, replay_seconds; "
             "env.num_env=2: there is no such setting; did you mean env.num_envs?",
         ),
-        (lambda: Config.from_dict([]), "[] is no configuration: expected a dictionary"),
+        (lambda: Config.from_dict([]), "[] is no configuration: expected a dictionary of names"),
+        (lambda: Config.from_dict({1: 2}), "{1: 2} is no configuration: expected a dictionary of names"),
         # what fits on its own, and not together
         (
             lambda: PolicyConfig(channels=(8, 8)),

@@ -1,5 +1,7 @@
 """Evaluation and film, against episodes stepped in plain Gymnasium and PyTorch."""
 
+import errno
+
 import gymnasium as gym
 import imageio.v3 as iio
 import numpy as np
@@ -70,6 +72,12 @@ def test_no_episodes_is_refused(agent):
     cfg, policy = agent
     with pytest.raises(ConfigError, match="episodes=0: expected a number of at least 1"):
         evaluate(policy, cfg.env, episodes=0)
+
+
+def test_too_many_episodes_are_refused(agent):
+    cfg, policy = agent
+    with pytest.raises(ConfigError, match="^episodes=20000: expected a whole number from 1 to 10,000"):
+        evaluate(policy, cfg.env, episodes=20_000)
 
 
 def test_evaluation_changes_neither_random_state_nor_weights(agent):
@@ -194,6 +202,30 @@ def test_film_refuses_a_wrong_path_before_the_episode(agent, tmp_path, name, mes
     (tmp_path / "b.gif").mkdir()
     with pytest.raises(UserError, match="b.gif: it is a folder"):
         film(policy, cfg.env, tmp_path / "b.gif")
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_a_film_that_cannot_be_written_is_refused_before_the_episode(agent, ending, monkeypatch):
+    cfg, policy = agent
+    monkeypatch.setattr("recdqn.film.evaluation_env", None)  # not called
+    with pytest.raises(UserError, match=f"cannot film into /proc/a.{ending}: No such file .*another place"):
+        film(policy, cfg.env, f"/proc/a.{ending}")
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_a_film_that_fails_leaves_the_one_before(agent, ending, tmp_path, monkeypatch):
+    cfg, policy = agent
+
+    def full(path, *_, **__):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("recdqn.film.iio.imwrite", full)
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(b"before")
+    with pytest.raises(UserError, match="No space left on device; choose another place"):
+        film(policy, cfg.env, path)
+    assert [(one, one.read_bytes()) for one in tmp_path.iterdir()] == [(path, b"before")]
 
 
 class Draws(Pays):
