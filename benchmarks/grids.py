@@ -35,5 +35,5 @@ def command(main: Callable[..., None]) -> None:
         print(f"{prog}: {stopped}", file=sys.stderr)
         sys.exit(stopped.status)
     except KeyboardInterrupt:
-        print(f"{prog}: stopped; the same command goes on", file=sys.stderr)
+        print(f"{prog}: stopped; the same command goes on with a grid, and repeats a row", file=sys.stderr)
         sys.exit(130)

@@ -115,7 +115,7 @@ class RecurrentDQNLoss(DQNLoss):
         for name, value, least in (("n_steps", n_steps, 1), ("burn_in", burn_in, 0)):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name}={value!r}: expected a whole number of at least {least}")
-        if not isinstance(gamma, (int, float)) or not 0 <= gamma <= 1:
+        if not isinstance(gamma, (int, float, np.integer, np.floating)) or not 0 <= gamma <= 1:
             raise UserError(f"gamma={gamma!r}: expected a number from 0 to 1")
         given = {"state_source": state_source, "loss_function": loss_function, "reduction": reduction}
         for name, choice in given.items():

@@ -21,9 +21,13 @@ def test_an_unknown_name_is_one_line_that_lists_or_suggests_names(main, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("stop", "status"), [(Stopped(15, "stopped; the same command goes on"), 143), (KeyboardInterrupt(), 130)]
+    ("stop", "status", "said"),
+    [
+        (Stopped(15, "stopped; the same command goes on"), 143, "stopped; the same command goes on"),
+        (KeyboardInterrupt(), 130, "goes on with a grid, and repeats a row"),
+    ],
 )
-def test_a_stopped_grid_exits_as_shells_expect(stop, status, monkeypatch, capsys):
+def test_a_stopped_grid_exits_as_shells_expect(stop, status, said, monkeypatch, capsys):
     def main() -> None:
         raise stop
 
@@ -31,7 +35,7 @@ def test_a_stopped_grid_exits_as_shells_expect(stop, status, monkeypatch, capsys
     with pytest.raises(SystemExit) as exit:
         grids.command(main)
     assert exit.value.code == status
-    assert capsys.readouterr().err.endswith(": stopped; the same command goes on\n")
+    assert capsys.readouterr().err.endswith(f"{said}\n")
 
 
 def test_names_are_chosen_from_the_known_ones():

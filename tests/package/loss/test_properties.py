@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from slicewise import (
@@ -323,6 +324,11 @@ def test_the_loss_sets_its_modes_and_restores_them(slices):
 def test_wrong_settings(setting, message):
     with pytest.raises(UserError, match=message):
         RecurrentDQNLoss(make_network(), action_space="one-hot", **setting)
+
+
+def test_a_discount_of_any_real_type_is_taken():
+    for gamma in (1, np.float32(0.5), np.float64(0.5), np.int64(1)):
+        assert make_loss(make_network(), gamma=gamma).gamma == gamma
 
 
 def test_several_actions_at_once_are_rejected():
