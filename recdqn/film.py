@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tensordict.nn import TensorDictModule
 from recdqn.config import EnvConfig
 from recdqn.envs import prepare_display
 from recdqn.envs.statistics import Statistics
-from recdqn.errors import UserError
+from recdqn.errors import UserError, first_line
 from recdqn.evaluation import evaluation_env, greedy
 from recdqn.flow import BEFORE, STEP, walk
 
@@ -50,7 +51,7 @@ def film(
         raise UserError(f"cannot film into {path.name!r}: the name must end in .gif or .mp4")
     if not path.parent.is_dir():
         raise UserError(f"cannot film into {path}: the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"cannot film into {path}: it is a folder; choose another name")
     prepare_display()
     frames: list[np.ndarray] = []
@@ -64,24 +65,25 @@ def film(
             elif stage == STEP and td["next", "done"]:
                 break
         if path.suffix == ".gif":  # browsers draw at most 50 frames a second; every second one is enough
-            iio.imwrite(part, frames[::2], duration=2_000 / FRAME_RATE, loop=0)
+            content = iio.imwrite(
+                "<bytes>", frames[::2], extension=".gif", duration=2_000 / FRAME_RATE, loop=0
+            )
         else:
-            iio.imwrite(part, frames, fps=FRAME_RATE, macro_block_size=4)
+            content = iio.imwrite("<bytes>", frames, extension=".mp4", fps=FRAME_RATE, macro_block_size=4)
+        part.write_bytes(content)
     return len(frames)
 
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Make a file beside ``path``, which it replaces at the end."""
-    part = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    """Give a file in a folder beside ``path``, which it replaces at the end."""
     try:
-        part.touch()
-        yield part
-        os.replace(part, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            yield Path(folder) / path.name
+            os.replace(Path(folder) / path.name, path)
     except OSError as error:
-        raise UserError(f"cannot film into {path}: {error.strerror}; choose another place") from None
-    finally:
-        part.unlink(missing_ok=True)
+        reason = error.strerror or first_line(error)  # ffmpeg's has no number
+        raise UserError(f"cannot film into {path}: {reason}; choose another place") from None
 
 
 def _checked(frame: np.ndarray, before: list[np.ndarray], name: str) -> np.ndarray:
